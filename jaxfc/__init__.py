@@ -1,0 +1,1 @@
+"""jaxfc: differentiable forecasting of panels of financial and macroeconomic time series."""

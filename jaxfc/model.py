@@ -1,0 +1,93 @@
+"""What every model and every fitted model can do."""
+
+import abc
+from typing import TYPE_CHECKING, final
+
+import equinox as eqx
+
+from jaxfc.forecast import Forecast
+from jaxfc.results import RESULTS, throw_if_failed
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
+from jaxfc_kernels.aggregation import AggregationRows
+
+if TYPE_CHECKING:
+    from jaxfc.panel import Panel
+
+
+class Fitted(eqx.Module):
+    """An estimated model: its parameters and what its forecast needs, not the panel."""
+
+    loglik: eqx.AbstractVar[Float[Array, ""]]
+    num_steps: eqx.AbstractVar[Int[Array, ""]]
+    result: eqx.AbstractVar[RESULTS]
+
+    @abc.abstractmethod
+    def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> Forecast:
+        """The joint law of the next `horizon` rows of the panel, in the units of the data.
+
+        `key` is required by models that answer with draws and refused by those that do not.
+        """
+
+    @abc.abstractmethod
+    def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
+        """One path of the model of `num_steps` rows from its unconditional law, in data units."""
+
+
+class Model(eqx.Module):
+    """What is estimated and how: a frozen configuration, no data, no random state."""
+
+    @abc.abstractmethod
+    def estimate(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Fitted:
+        """Estimate from arrays: pure, with static shapes, for `jit`, `vmap` and `grad`.
+
+        **Arguments:** `values` where `observed` (what stands elsewhere is never read);
+        `aggregation` says which entries are sums or averages over low-frequency periods (`None`:
+        each entry is the value of its own row); `key` where the method is random.
+
+        **Returns:** the fitted model with its own `result` code; never raises on values.
+        """
+
+    @abc.abstractmethod
+    def check(self, panel: "Panel") -> None:
+        """Raise `ValueError` if `panel` cannot be estimated by this model (host side)."""
+
+    @final
+    def fit(
+        self, panel: "Panel", *, key: PRNGKeyArray | None = None, throw: bool = True
+    ) -> Fitted:
+        """Estimate from a panel: checks it, compiles once per shape, and checks the result.
+
+        **Raises:** `ValueError` if the panel is unfit for the model, `TypeError` if it is no
+        `Panel`, `RuntimeError` if the estimation failed and `throw`.
+        """
+        from jaxfc.panel import Panel
+
+        if not isinstance(panel, Panel):
+            raise TypeError(
+                f"fit takes a jaxfc.Panel, got {type(panel).__name__}; "
+                "build one with jaxfc.Panel.from_frame(df)."
+            )
+        self.check(panel)
+        fitted = jitted_estimate(self, *panel.arrays(), panel.aggregation, key)
+        if throw:
+            throw_if_failed(fitted.result, f"{type(self).__name__}.fit")
+        return fitted
+
+
+@eqx.filter_jit
+def jitted_estimate(
+    model: Model,
+    values: Array,
+    observed: Array,
+    aggregation: AggregationRows | None,
+    key: PRNGKeyArray | None,
+) -> Fitted:
+    """`model.estimate` under one module-level `jit`: one trace per configuration and shape."""
+    return model.estimate(values, observed, aggregation=aggregation, key=key)

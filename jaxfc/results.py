@@ -1,0 +1,47 @@
+"""Result codes of an estimation: an enumeration whose members are the error messages.
+
+A batch of fits carries one code per member, so that a failing member neither stops nor spoils the
+others; the host verb ``fit`` raises on a code that is not okay unless ``throw=False``.
+"""
+
+import jax
+import optimistix as optx
+
+
+class RESULTS(optx.RESULTS):  # pyright: ignore
+    """What became of an estimation."""
+
+    nonfinite = (
+        "The likelihood or a parameter became NaN or infinite. Usual causes, most likely first: a "
+        "series that is (nearly) constant or a copy of another, more factors than the panel "
+        "supports, an idiosyncratic variance going to zero (raise `variance_floor`), float32 on an "
+        "ill-scaled panel."
+    )
+    nonstationary = (
+        "The estimated factor VAR is not stationary, so the stationary initial law does not exist. "
+        "Difference or detrend the series, use fewer lags, or pass initial='estimated'."
+    )
+    likelihood_decreased = (
+        "The likelihood fell by more than rounding can explain before the tolerance was met. Usual "
+        "causes: a tolerance below the precision of the dtype, or an approximate M-step near a "
+        "unit root (initial='stationary'); loosen `rtol` or pass initial='estimated'."
+    )
+
+
+def is_okay(result: RESULTS) -> jax.Array:
+    """True where an estimation converged (elementwise for a batch of results)."""
+    return result == RESULTS.successful
+
+
+def throw_if_failed(result: RESULTS, what: str) -> None:
+    """Raise ``RuntimeError`` with the text of ``result`` unless it is successful (host side)."""
+    if not bool(is_okay(result)):
+        raise RuntimeError(f"{what}: {RESULTS[result]}")
+
+
+def select(pred: jax.Array, if_true: RESULTS, if_false: RESULTS) -> RESULTS:
+    """``if_true`` where ``pred`` else ``if_false``."""
+    return RESULTS.where(pred, if_true, if_false)
+
+
+__all__ = ["RESULTS", "is_okay", "select", "throw_if_failed"]

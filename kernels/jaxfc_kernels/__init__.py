@@ -1,0 +1,1 @@
+"""Kernels of jaxfc: arrays and masks only; jax and numpy, nothing of jaxfc."""

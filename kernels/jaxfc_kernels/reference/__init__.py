@@ -1,0 +1,1 @@
+"""Plain-loop or dense references of the kernels: slow, obvious, for tests."""
