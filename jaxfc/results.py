@@ -11,7 +11,7 @@ import optimistix as optx
 class RESULTS(optx.RESULTS):  # pyright: ignore
     """What became of an estimation."""
 
-    nonfinite = (
+    diverged = (
         "The likelihood or a parameter became NaN or infinite. Usual causes, most likely first: a "
         "series that is (nearly) constant or a copy of another, more factors than the panel "
         "supports, an idiosyncratic variance going to zero (raise `variance_floor`), float32 on an "
