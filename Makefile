@@ -1,0 +1,72 @@
+# make demo | test | test-all | bench | docs | clean. Needs Python 3.11 or newer and make, nothing else;
+# uv is used when it is on PATH. Index, proxy and certificate settings are left to pip's or uv's own
+# configuration. The install is editable, so only a change of pyproject.toml installs again.
+
+VENV := .venv
+PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
+UV := $(shell command -v uv 2>/dev/null)
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+ifneq ($(UV),)
+  NEEDED := venv
+  CREATE := "$(UV)" venv --quiet --allow-existing $(VENV) --python "$$found"
+  INSTALL := "$(UV)" pip install --python $(VENV)/bin/python
+else
+  NEEDED := venv, ensurepip
+  CREATE := "$$found" -m venv $(VENV)
+  INSTALL := $(VENV)/bin/python -m pip install
+endif
+
+.PHONY: demo test test-all bench docs clean
+
+demo: $(VENV)/installed-demo
+	$(VENV)/bin/jaxfc demo
+
+test: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+test-all: PYTEST_ARGS += -m ''
+test-all: test
+
+bench: $(VENV)/installed-bench
+	$(VENV)/bin/python -m benchmarks
+
+docs: $(VENV)/installed-docs
+	$(VENV)/bin/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache build dist site
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An interpreter is tried by running it: a version manager may put names on PATH that only print an
+# error. Without uv it also needs ensurepip, which Debian and Ubuntu ship apart from Python.
+$(VENV)/created:
+	@found=; lacking=; \
+	for candidate in $(PYTHONS); do \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	  "$$candidate" -c 'import $(NEEDED)' >/dev/null 2>&1 || { lacking=$$candidate; continue; }; \
+	  found=$$candidate; break; \
+	done; \
+	if [ -z "$$found" ] && [ -n "$$lacking" ]; then \
+	  echo "$$lacking cannot create a virtual environment: it lacks $(NEEDED)." >&2; \
+	  echo "On Debian or Ubuntu: apt-get install python3-venv. Or put uv on PATH." >&2; exit 1; \
+	fi; \
+	if [ -z "$$found" ]; then \
+	  echo "No Python 3.11 or newer runs under the names: $(strip $(PYTHONS))." >&2; \
+	  echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$found ($$("$$found" --version))"; \
+	$(CREATE)
+	@touch $@
+
+$(VENV)/installed-demo: EXTRAS := data
+$(VENV)/installed-test: EXTRAS := dev,data
+$(VENV)/installed-bench: EXTRAS := data,peers
+$(VENV)/installed-docs: EXTRAS := docs
+$(VENV)/installed-%: pyproject.toml $(VENV)/created
+	$(INSTALL) --editable '.[$(EXTRAS)]'
+	@touch $@

@@ -1,0 +1,28 @@
+"""Settings of the test run: float64, a compilation cache that outlives it, no windows on screen."""
+
+import os
+from pathlib import Path
+
+import jax
+import matplotlib
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".jax_cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data that the project uses in place and does not ship."""
+    named = os.environ.get("JAXFC_SHARED_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        if named:
+            raise FileNotFoundError(f"JAXFC_SHARED_DATA={named} is not a folder.")
+        pytest.skip("real data are absent: no ../shared/data, and JAXFC_SHARED_DATA is not set")
+    return folder
