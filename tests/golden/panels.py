@@ -1,0 +1,118 @@
+"""The data behind the golden numbers, read in place: nothing of it is part of this repository."""
+
+import importlib.util
+import os
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+
+
+def shared_file(*parts):
+    """Path of a file of the shared data folder; skips the test where the folder is absent."""
+    folder = os.environ.get("JAXFC_SHARED_DATA", REPOSITORY.parent / "shared" / "data")
+    path = pathlib.Path(folder).joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {'/'.join(parts)} in ../shared/data (or $JAXFC_SHARED_DATA)")
+    return path
+
+
+def statsmodels_file(*parts):
+    """Path of a file inside the statsmodels wheel; skips the test where it is not installed."""
+    spec = importlib.util.find_spec("statsmodels")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs statsmodels (extra 'peers')")
+    return pathlib.Path(spec.origin).parent.joinpath(*parts)
+
+
+def attribute(node, name):
+    """One attribute of a parsed R object; repeated symbols are stored as references."""
+    while node is not None:
+        symbol = node.tag.referenced_object if node.tag.value is None else node.tag
+        if symbol.value.value == name.encode():
+            return np.asarray(node.value[0].value)
+        node = node.value[1]
+    raise KeyError(name)
+
+
+def read_xts(path) -> tuple[np.ndarray, np.ndarray]:
+    """Values (time, series) and seconds since 1970 of the one xts matrix in an R data file."""
+    rdata = pytest.importorskip("rdata", reason="needs rdata (extra 'dev')")
+    matrix = rdata.parser.parse_file(path).object.value[0]
+    num_times, num_series = attribute(matrix.attributes, "dim")
+    values = np.asarray(matrix.value).reshape((num_times, num_series), order="F")
+    return values, attribute(matrix.attributes, "index")
+
+
+def bm14_growth():
+    """Growth rates of the Banbura-Modugno panel (357 months, 101 series) and its series table.
+
+    Quarterly values stand in the last month of their quarter. Log where the table says so, then
+    differences over one month, or over three months for quarterly series.
+    """
+    rdata = pytest.importorskip("rdata", reason="needs rdata (extra 'dev')")
+    monthly, months = read_xts(shared_file("bm14", "BM14_M.rda"))
+    quarterly, quarters = read_xts(shared_file("bm14", "BM14_Q.rda"))
+    table = rdata.read_rda(shared_file("bm14", "BM14_Models.rda"))["BM14_Models"]
+    assert np.isin(quarters, months).all()
+    spread = np.full((len(months), quarterly.shape[1]), np.nan)
+    spread[np.searchsorted(months, quarters)] = quarterly
+    levels = np.hstack([monthly, spread])
+    levels[np.isnan(levels)] = np.nan  # R's NA is a signalling NaN
+    logged = table["log_trans"].to_numpy(bool)
+    levels[:, logged] = np.log(levels[:, logged])
+    growth = np.full_like(levels, np.nan)
+    num_monthly = monthly.shape[1]
+    growth[1:, :num_monthly] = levels[1:, :num_monthly] - levels[:-1, :num_monthly]
+    growth[3:, num_monthly:] = levels[3:, num_monthly:] - levels[:-3, num_monthly:]
+    return growth, table
+
+
+def lutkepohl_growth():
+    """Log differences of West German investment, income and consumption, 1960Q2-1982Q4 (91, 3).
+
+    The Stata data set `lutkepohl2` stores the logarithms in single precision; with logarithms in
+    double precision the log-likelihood differs from Stata's in the seventh digit.
+    """
+    pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'peers')")
+    from statsmodels.tsa.statespace.tests.results.results_varmax import lutkepohl_data
+
+    logs = np.log(np.asarray(lutkepohl_data, dtype=float)).astype(np.float32)
+    return np.diff(logs, axis=0).astype(float)
+
+
+def macro_with_gaps():
+    """Differences of US real GDP, consumption and investment, 1959Q2-2009Q3 (202, 3).
+
+    The gaps are those of the KFAS script: whole stretches of one, two and three series.
+    """
+    table = pd.read_csv(statsmodels_file("datasets", "macrodata", "macrodata.csv"))
+    changes = np.diff(table[["realgdp", "realcons", "realinv"]].to_numpy(), axis=0)
+    for series, start, stop in [(0, 0, 50), (1, 19, 70), (2, 39, 90), (0, 119, 130), (2, 119, 130)]:
+        changes[start:stop, series] = np.nan
+    return changes
+
+
+def frbny_growth(monthly_names, quarterly_names=("GDPC1", "ULCNFB")):
+    """The NY Fed vintage of 2016-06-29 from 2000 on, transformed and standardised: (198, series).
+
+    Monthly: percent change, or change for rates and counts; quarterly: annualised percent change,
+    in the last month of the quarter.
+    """
+    folder = statsmodels_file("tsa", "statespace", "tests", "results", "frbny_nowcast")
+    table = pd.read_csv(folder / "Nowcasting" / "data" / "US" / "2016-06-29.csv", index_col="Date")
+    columns = {}
+    for name in monthly_names:
+        series = table[name]
+        if name in ("UNRATE", "PAYEMS", "TCU"):
+            columns[name] = series - series.shift(1)
+        else:
+            columns[name] = 100.0 * (series / series.shift(1) - 1.0)
+    for name in quarterly_names:
+        columns[name] = 100.0 * ((table[name] / table[name].shift(3)) ** 4 - 1.0)
+    growth = pd.DataFrame(columns)
+    growth = growth[pd.to_datetime(growth.index, format="%m/%d/%y") >= "2000-01-01"]
+    return ((growth - growth.mean()) / growth.std()).to_numpy()
