@@ -84,7 +84,8 @@ def postponed_annotations(source: str) -> bool:
 @pytest.mark.parametrize("name", SOURCES)
 def test_source_keeps_the_rules(name):
     source = SOURCES[name].read_text()
-    assert len(source.splitlines()) <= LONGEST_FILE
+    num_lines = source.count("\n")
+    assert num_lines <= LONGEST_FILE
     assert long_bodies(source) == []
     assert not postponed_annotations(source)
     if name not in MAY_SET_GLOBALS:
