@@ -71,7 +71,19 @@ class GaussianForecast(Forecast):
     """y ~ N(mean, cov), jointly over (horizon, series)."""
 
     mean: Float[Array, "horizon series"]
-    cov: Float[Array, "horizon series horizon series"]  # pyright: ignore
+    joint_cov: Float[Array, "horizon series horizon series"]
+
+    def __init__(
+        self,
+        mean: Float[Array, "horizon series"],
+        cov: Float[Array, "horizon series horizon series"],
+    ):
+        self.mean = mean
+        self.joint_cov = cov  # a field cannot take the name of an abstract property
+
+    @property
+    def cov(self) -> Float[Array, "horizon series horizon series"]:
+        return self.joint_cov
 
     @property
     def std(self) -> Float[Array, "horizon series"]:
