@@ -19,7 +19,8 @@ from jaxfc.calendar import (
 )
 from jaxfc.forecast import Forecast
 from jaxfc.panel_build import Table, table_from_frame, table_from_frames
-from jaxfc.panel_checks import Delay, DelayLike, check_known, check_series, checked_delays, quoted
+from jaxfc.panel_checks import Delay, DelayLike, check_known, check_series, checked_delays
+from jaxfc.panel_tables import aggregated, forecast_table
 from jaxfc.transform_rules import Transform
 from jaxfc.typing import Array, Bool, Float
 from jaxfc_kernels.aggregation import AggregationRows
@@ -185,11 +186,8 @@ class Panel:
         for key in zip(self.frequencies, self.delays, strict=True):
             if key not in columns:
                 frequency, delay = key
-                ends = (
-                    self.index
-                    if frequency == self.frequency
-                    else period_ends(self.index, frequency)
-                )
+                own = frequency == self.frequency
+                ends = self.index if own else period_ends(self.index, frequency)
                 published = pd.DatetimeIndex([end + delay for end in ends])
                 columns[key] = published.to_numpy().astype("datetime64[ns]")
         keys = zip(self.frequencies, self.delays, strict=True)
@@ -236,15 +234,13 @@ class Panel:
                 UserWarning,
                 stacklevel=2,
             )
-        levels = None if self.levels is None else self.levels.cut_rows(kept)
+        levels = self.levels
+        if levels is not None:  # starting values of the inverse: kept even where periods are cut
+            levels = dataclasses.replace(
+                levels, values=levels.values[kept], observed=levels.observed[kept], index=rows
+            )
         return dataclasses.replace(
             self, values=self.values[kept], observed=observed, index=rows, levels=levels
-        )
-
-    def cut_rows(self, kept: slice) -> "Panel":
-        """The rows `kept` as they are; only for levels, which serve as starting values."""
-        return dataclasses.replace(
-            self, values=self.values[kept], observed=self.observed[kept], index=self.index[kept]
         )
 
     def row_slice(self, start: Date | int | None, stop: Date | int | None) -> slice:
@@ -301,29 +297,12 @@ class Panel:
         Without `quantiles` the mean, one column a series; with them the columns are (series,
         statistic), the statistics `"mean"`, `"std"`, `"q0.05"`, ...
         """
-        mean = np.asarray(forecast.mean)
-        if mean.shape[1] != self.num_series:
-            raise ValueError(
-                f"the forecast has {mean.shape[1]} series, the panel {self.num_series} "
-                f"({quoted(self.names[:4])}, ...); label it with panel.select(...) of its series."
-            )
-        dates = continue_calendar(self.index, self.frequency, mean.shape[0])
-        if quantiles is None:
-            return pd.DataFrame(mean, index=dates, columns=list(self.names))
-        if any(not 0 < q < 1 for q in quantiles):
-            raise ValueError(f"quantile levels lie strictly between 0 and 1, got {quantiles!r}.")
-        statistics = {"mean": mean, "std": np.asarray(forecast.std)}
-        for q, value in zip(
-            quantiles, np.asarray(forecast.quantile(jnp.asarray(quantiles))), strict=True
-        ):
-            statistics[f"q{q:g}"] = value
-        columns = pd.MultiIndex.from_product(
-            [self.names, statistics], names=["series", "statistic"]
-        )
-        table = np.stack(list(statistics.values()), axis=2).reshape(len(dates), -1)
-        return pd.DataFrame(table, index=dates, columns=columns)
+        dates = continue_calendar(self.index, self.frequency, forecast.mean.shape[0])
+        return forecast_table(forecast, dates, self.names, quantiles)
 
-    def native(self, values: Float[Array, "time series"] | Float[np.ndarray, "time series"]):
+    def native(
+        self, values: Float[Array, "time series"] | Float[np.ndarray, "time series"]
+    ) -> pd.DataFrame:
         """High-frequency `values` as each series reports them: a frame, NaN in all other rows.
 
         y_i = Q_i x_i in the rows in which a complete period of series i ends.
@@ -332,14 +311,10 @@ class Panel:
             raise ValueError(f"values have shape {values.shape}, the panel {self.values.shape}.")
         columns = {}
         for i, name in enumerate(self.names):
-            x = np.asarray(values[:, i])
             pattern = aggregation_pattern(
                 self.index, self.frequency, self.frequencies[i], self.kinds[i]
             )
-            total = np.zeros(self.num_times + 1)
-            np.add.at(total, pattern.own_row, pattern.own_weight * x)
-            np.add.at(total, pattern.next_row, pattern.next_weight * x)
-            columns[name] = np.where(pattern.answered, total[:-1], np.nan)
+            columns[name] = aggregated(np.asarray(values[:, i]), pattern)
         return pd.DataFrame(columns, index=self.index)
 
 
