@@ -72,7 +72,7 @@ def table_from_frame(frame: object, kinds: Mapping[str, str], frequency: str | N
         values = column.to_numpy()[seen]
         seen_ends = ends[seen] if own == base else period_ends(ends[seen], own)
         columns.append(Column(str(name), own, kinds.get(str(name), "stock"), seen_ends, values))
-    return assemble(columns, index, base)
+    return assemble(columns, spanning_calendar(columns, index, base), base)
 
 
 def own_frequency(

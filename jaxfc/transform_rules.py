@@ -79,7 +79,7 @@ class Difference(Transform):
 class LogDifference(Transform):
     """z_t = scale * (log y_t - log y_{t-1}); `scale=100` gives percent."""
 
-    scale: float = 1.0
+    scale: float | int = 1.0
 
     @property
     def steps(self) -> Steps:
@@ -91,7 +91,7 @@ class LogDifference(Transform):
 class SecondLogDifference(Transform):
     """z_t = scale * (log y_t - 2 log y_{t-1} + log y_{t-2})."""
 
-    scale: float = 1.0
+    scale: float | int = 1.0
 
     @property
     def steps(self) -> Steps:
@@ -103,7 +103,7 @@ class SecondLogDifference(Transform):
 class Growth(Transform):
     """z_t = scale * (y_t / y_{t-1} - 1), in percent by default."""
 
-    scale: float = 100.0
+    scale: float | int = 100.0
 
     @property
     def steps(self) -> Steps:
@@ -115,7 +115,7 @@ class Growth(Transform):
 class DifferenceOfGrowth(Transform):
     """z_t = scale * (y_t / y_{t-1} - y_{t-1} / y_{t-2}), in percentage points by default."""
 
-    scale: float = 100.0
+    scale: float | int = 100.0
 
     @property
     def steps(self) -> Steps:
@@ -133,8 +133,8 @@ class Standardise(Transform):
     """
 
     of: Transform = dataclasses.field(default_factory=Level)
-    mean: float | None = None
-    std: float | None = None
+    mean: float | int | None = None
+    std: float | int | None = None
 
     @property
     def steps(self) -> Steps:

@@ -1,6 +1,7 @@
 """The panel: what is built from frames, its verbs, and what it refuses by name."""
 
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +127,18 @@ def test_a_frame_with_low_frequency_columns_is_the_same_as_frames():
     np.testing.assert_array_equal(one.values, two.values)
     for ours, theirs in zip(one.aggregation, two.aggregation, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [("stock", "2005-02-28"), ("flow_sum", "2005-01-31"), ("change_in_flow", "2004-10-31")],
+)
+def test_a_frame_that_begins_within_a_quarter_is_extended(kind, first):
+    df = frame(MONTHS[1:], a=draws(23), gdp=np.nan)
+    df.loc[MONTHS[2::3], "gdp"] = draws(8, 5)
+    panel = Panel.from_frame(df, kinds={"gdp": kind})
+    assert panel.index[0] == pd.Timestamp(first) and panel.index[-1] == MONTHS[-1]
+    assert panel.observed.sum(axis=0).tolist() == [23, 8]
 
 
 def test_a_flow_at_the_base_frequency_is_the_identity():
@@ -262,6 +275,16 @@ def test_repr_is_short_and_says_what_is_there(mixed):
     text = repr(mixed[1])
     assert "5 series x 57 rows" in text and "2004-12-03..2005-12-30" in text
     assert "2 W-FRI, 2 M, 1 Q" in text and "% observed" in text and len(text) < 160
+
+
+def test_the_examples_of_the_documentation_run():
+    text = (Path(__file__).parents[1] / "docs" / "panel.md").read_text()
+    blocks = text.split("```python\n")[1:]
+    names: dict = {}
+    with pytest.warns(UserWarning, match="the window cuts the periods"):
+        exec("\n".join(block.split("```")[0] for block in blocks), names)
+    assert names["vintage"].observed.sum() < names["panel"].observed.sum()
+    assert names["levels"].shape == (3, 2) and (names["levels"]["price"] > 0).all()
 
 
 def bad_frames():
