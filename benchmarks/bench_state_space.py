@@ -114,6 +114,7 @@ def bench(size: tuple[int, int, int], num_repeats: int) -> None:
         runs[label] = (compiled, (model, values))
     for label, implementation, model in (
         ("jaxfc joint full", "joint", as_matrix),
+        ("jaxfc collapsed full", "collapsed", as_matrix),
         *((f"jaxfc {name} diagonal", name, space) for name in OURS),
     ):
 

@@ -12,15 +12,10 @@ from jaxfc.state_space_checks import (
     vector_length,
 )
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
-from jaxfc_kernels.kalman import (
-    FilterMoments,
-    System,
-    TimeVarying,
-    kalman_filter,
-    prediction_errors,
-)
+from jaxfc_kernels.kalman import FilterMoments, kalman_filter, prediction_errors
 from jaxfc_kernels.kalman_paths import forecast_moments, simulate, simulation_smoother
 from jaxfc_kernels.kalman_smoother import kalman_smoother
+from jaxfc_kernels.kalman_system import System, TimeVarying
 from jaxfc_kernels.lyapunov import stationary_cov
 
 
@@ -90,9 +85,10 @@ class StateSpace(eqx.Module):
     `observed` is never read; `observed=None` states that every cell is observed.
 
     **`implementation`** of the measurement update: "joint" (any `observation_cov`; series^3 / 3
-    flops per row), or, for a diagonal `observation_cov` given as (series,), "univariate" (series
-    steps of states^2, the variances may be zero) or "collapsed" (series states^2 + states^3, the
-    variances must be positive). All give the same law; nothing is chosen silently.
+    flops per row), "univariate" (`observation_cov` given as (series,), zeros allowed; series steps
+    of states^2 per row) or "collapsed" (`observation_cov` positive definite; series states^2 +
+    states^3 per row if it is given as (series,), or if it is constant and `observed=None`; else as
+    "joint"). All give the same law; nothing is chosen silently.
 
     **Raises:** `ValueError` for a shape or dtype that does not fit, naming the field.
     """
@@ -254,7 +250,7 @@ class StateSpace(eqx.Module):
 
 
 def filter_fields(
-    space: StateSpace, values: Array, observed: Array, moments: FilterMoments
+    space: StateSpace, values: Array, observed: Array | None, moments: FilterMoments
 ) -> dict[str, Array]:
     """The fields of `Filtered`."""
     return {

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxfc.typing import Array
-from jaxfc_kernels.kalman import System, TimeVarying
+from jaxfc_kernels.kalman_system import System, TimeVarying
 
 
 def vector_length(name: str, field: Array | TimeVarying, axis: str) -> int:
@@ -53,8 +53,8 @@ def check_coverage(system: System, num_needed: int, purpose: str) -> None:
             )
 
 
-def check_data(system: System, values: Array, observed: Array | None) -> tuple[Array, Array]:
-    """Raise `ValueError` if data do not fit; **returns** values and mask, all true for `None`."""
+def check_data(system: System, values: Array, observed: Array | None) -> tuple[Array, Array | None]:
+    """Raise `ValueError` if data do not fit; **returns** values and mask as arrays."""
     values = jnp.asarray(values)
     num_series = vector_length("observation_offset", system.observation_offset, "series")
     if values.ndim != 2 or values.shape[1] != num_series or values.shape[0] < 1:
@@ -67,8 +67,8 @@ def check_data(system: System, values: Array, observed: Array | None) -> tuple[A
             f"values are {values.dtype} but the state space is {system.initial_mean.dtype}; "
             "convert one of them."
         )
-    observed = jnp.ones(values.shape, bool) if observed is None else jnp.asarray(observed)
-    if observed.shape != values.shape:
+    observed = None if observed is None else jnp.asarray(observed)
+    if observed is not None and observed.shape != values.shape:
         raise ValueError(
             f"observed must have the shape of values, {values.shape}, got {observed.shape}."
         )

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
+from jaxfc_kernels.kalman_collapse import centre, collapse_observations
+from jaxfc_kernels.kalman_system import System, TimeVarying, split_time
 from jaxfc_kernels.kalman_update import (
     LOG_2PI,
     Measurement,
@@ -30,30 +32,6 @@ from jaxfc_kernels.kalman_update import (
 from jaxfc_kernels.semidefinite import semidefinite_chol
 
 IMPLEMENTATIONS = ("joint", "univariate", "collapsed")
-
-
-class TimeVarying(NamedTuple):
-    """Declares that a system matrix changes over time: `values` has time as its leading axis."""
-
-    values: Array
-
-
-class System(NamedTuple):
-    """The arrays of a state space; those after `initial_cov` may be `TimeVarying`.
-
-    Shapes: (states,), (states, states), (states, states), (states,), (states, states),
-    (series, states), (series,), and for `observation_cov` (series, series), or (series,) when it is
-    diagonal.
-    """
-
-    initial_mean: Array
-    initial_cov: Array
-    transition: Array | TimeVarying
-    offset: Array | TimeVarying
-    innovation_cov: Array | TimeVarying
-    design: Array | TimeVarying
-    observation_offset: Array | TimeVarying
-    observation_cov: Array | TimeVarying
 
 
 class FilterMoments(NamedTuple):
@@ -80,24 +58,6 @@ class FilterMoments(NamedTuple):
         return jnp.sum(self.loglik_terms)
 
 
-def split_time(fields: tuple, num_times: int) -> tuple[tuple, Callable]:
-    """Separate what varies (to be scanned over the first `num_times`) from what is constant.
-
-    **Returns:** the scanned pytree, and a function that puts a time slice of it back in place.
-    """
-    varying = tuple(
-        field.values[:num_times] if isinstance(field, TimeVarying) else None for field in fields
-    )
-
-    def at_time(slices: tuple) -> tuple:
-        return tuple(
-            slice_ if isinstance(field, TimeVarying) else field
-            for field, slice_ in zip(fields, slices, strict=True)
-        )
-
-    return varying, at_time
-
-
 def check_implementation(implementation: str, observation_cov: Array | TimeVarying) -> None:
     """Raise `ValueError` for an implementation that is unknown or does not apply."""
     if implementation not in IMPLEMENTATIONS:
@@ -106,28 +66,33 @@ def check_implementation(implementation: str, observation_cov: Array | TimeVaryi
         )
     is_varying = isinstance(observation_cov, TimeVarying)
     rank = observation_cov.values.ndim - 1 if is_varying else observation_cov.ndim
-    if implementation != "joint" and rank != 1:
+    if implementation == "univariate" and rank != 1:
         raise ValueError(
-            f"implementation={implementation!r} needs a diagonal observation_cov, given as its "
-            f"diagonal (series,), got a matrix; use implementation='joint'."
+            "implementation='univariate' needs a diagonal observation_cov, given as its diagonal "
+            "(series,), got a matrix; use implementation='joint' or 'collapsed'."
         )
 
 
 def kalman_filter(
-    system: System, values: Array, observed: Array, *, implementation: str = "joint"
+    system: System, values: Array, observed: Array | None, *, implementation: str = "joint"
 ) -> FilterMoments:
     """Predicted and filtered moments of the state and the log-likelihood.
 
-    `values`, `observed` (time, series); what stands in `values` where not `observed` is never read.
-    `implementation`: "joint" (any R; N^3 / 3 per time), "univariate" (diagonal R given as a vector;
-    N sequential steps of m^2 per time) or "collapsed" (diagonal R > 0 given as a vector;
-    N m^2 + m^3 per time). Sequential depth: the number of times (times N for "univariate").
+    `values`, `observed` (time, series); what stands in `values` where not `observed` is never read;
+    `observed=None` states that every cell is observed. `implementation`:
+
+    - "joint": any R; N^3 / 3 flops per time;
+    - "univariate": R diagonal, given as a vector; N sequential steps of m^2 per time;
+    - "collapsed": R positive definite; N m^2 + m^3 per time if R is given as a vector, or if
+      `observed=None` and R is constant (one N^3 / 3 in all); else N^3 / 3 per time as "joint".
 
     Source: Durbin and Koopman (2012), sections 4.3, 4.10 and 6.4.
     """
     check_implementation(implementation, system.observation_cov)
     if implementation == "collapsed":
-        return collapsed_filter(system, *collapse_diagonal(system, values, observed))
+        return collapsed_filter(system, *collapse_observations(system, values, observed))
+    if observed is None:
+        observed = jnp.ones(values.shape, bool)
     measure = joint_measurement if implementation == "joint" else univariate_measurement
     num_times = values.shape[0]
     varying, at_time = split_time(system[2:], num_times)
@@ -179,43 +144,16 @@ def run_filter(step: Callable, start: tuple[Array, Array], inputs: tuple) -> Fil
 
 
 def prediction_errors(
-    system: System, values: Array, observed: Array, filtered: FilterMoments
+    system: System, values: Array, observed: Array | None, filtered: FilterMoments
 ) -> Array:
     """y_t - d_t - Z_t E[x_t | y_0..y_{t-1}] where observed, else 0; (time, series)."""
-    fields = (system.design, system.observation_offset)
-    varying, at_time = split_time(fields, values.shape[0])
-
-    def error(value: Array, seen: Array, mean: Array, slices: tuple) -> Array:
-        design, shift = at_time(slices)
-        return jnp.where(seen, value - shift - design @ mean, 0.0)
-
-    values = jnp.where(observed, values, 0.0)
-    return jax.vmap(error)(values, observed, filtered.predicted_means, varying)
-
-
-def collapse_diagonal(
-    system: System, values: Array, observed: Array
-) -> tuple[TimeVarying, Array, Array]:
-    """`collapsed_filter`'s arguments for a diagonal R > 0: 2 T N m^2 flops, one matrix product."""
-    num_times, num_states = values.shape[0], system.initial_mean.shape[0]
-    shift, variances = (
-        field.values[:num_times] if isinstance(field, TimeVarying) else field
-        for field in (system.observation_offset, system.observation_cov)
-    )
-    centred = jnp.where(observed, jnp.where(observed, values, 0.0) - shift, 0.0)
-    weights = jnp.where(observed, 1.0 / variances, 0.0)
-    log_dets = jnp.sum(jnp.where(observed, LOG_2PI + jnp.log(variances), 0.0), axis=1)
-    remainders = log_dets + jnp.sum(weights * centred**2, axis=1)
-    design = system.design
-    if isinstance(design, TimeVarying):
-        loads = design.values[:num_times]
-        precisions = jnp.einsum("ti,tia,tib->tab", weights, loads, loads)
-        vectors = jnp.einsum("ti,tia->ta", weights * centred, loads)
+    means = filtered.predicted_means
+    if isinstance(system.design, TimeVarying):
+        fitted = jnp.einsum("tia,ta->ti", system.design.values[: values.shape[0]], means)
     else:
-        products = (design[:, :, None] * design[:, None, :]).reshape(-1, num_states**2)
-        precisions = (weights @ products).reshape(num_times, num_states, num_states)
-        vectors = (weights * centred) @ design
-    return TimeVarying(precisions), vectors, remainders
+        fitted = means @ system.design.T
+    errors = centre(system, values, observed) - fitted
+    return errors if observed is None else jnp.where(observed, errors, 0.0)
 
 
 def collapsed_filter(
@@ -252,6 +190,6 @@ def collapsed_filter(
         observation_offset=jnp.zeros_like(vectors[0]),
         observation_cov=jnp.ones_like(vectors[0]),
     )
-    filtered = kalman_filter(collapsed, reduced, jnp.ones(reduced.shape, bool))
+    filtered = kalman_filter(collapsed, reduced, None)
     rest = remainders - jnp.sum(reduced**2, axis=1) - num_states * LOG_2PI
     return filtered._replace(loglik_terms=filtered.loglik_terms - 0.5 * rest)

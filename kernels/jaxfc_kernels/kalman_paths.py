@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxfc_kernels.kalman import FilterMoments, System, TimeVarying, kalman_filter, split_time
+from jaxfc_kernels.kalman import FilterMoments, kalman_filter
 from jaxfc_kernels.kalman_smoother import kalman_smoother
+from jaxfc_kernels.kalman_system import System, TimeVarying, split_time
 from jaxfc_kernels.kalman_update import symmetrize
 from jaxfc_kernels.semidefinite import semidefinite_chol
 
@@ -53,7 +54,7 @@ def simulate(system: System, num_steps: int, num_paths: int, *, key: Array) -> t
 def simulation_smoother(
     system: System,
     values: Array,
-    observed: Array,
+    observed: Array | None,
     num_draws: int,
     *,
     key: Array,
@@ -66,6 +67,7 @@ def simulation_smoother(
     difference is one smoother run on y - y+ with all means zero. Costs one filter of matrices and,
     per draw, O(time (N m + m^2)).
     """
+    known = values if observed is None else jnp.where(observed, values, 0.0)
     states, paths = simulate(system, values.shape[0], num_draws, key=key)
     centred = system._replace(
         initial_mean=jnp.zeros_like(system.initial_mean),
@@ -74,7 +76,7 @@ def simulation_smoother(
     )
 
     def correct(path: Array) -> Array:
-        difference = jnp.where(observed, values, 0.0) - path
+        difference = known - path
         filtered = kalman_filter(centred, difference, observed, implementation=implementation)
         return kalman_smoother(centred.transition, filtered).smoothed_means
 

@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxfc_kernels.kalman import (
-    FilterMoments,
-    System,
-    TimeVarying,
-    collapsed_filter,
-    split_time,
-    symmetrize,
-)
+from jaxfc_kernels.kalman import FilterMoments, collapsed_filter, symmetrize
+from jaxfc_kernels.kalman_system import System, TimeVarying, split_time
 
 
 class SmootherMoments(NamedTuple):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxfc_kernels.kalman import System, TimeVarying, kalman_filter
+from jaxfc_kernels.kalman import kalman_filter
 from jaxfc_kernels.kalman_paths import simulation_smoother
 from jaxfc_kernels.kalman_smoother import collapsed_filter_smoother, kalman_smoother
+from jaxfc_kernels.kalman_system import System, TimeVarying
 from jaxfc_kernels.reference.kalman import as_matrix, at_time, kalman_filter_smoother
 from jaxfc_kernels.semidefinite import semidefinite_chol
 from oracles import dense_state_space
@@ -106,8 +107,9 @@ def run_through(implementation):
 RUNS = {name: run_through(name) for name in ("joint", "univariate", "collapsed", "precollapsed")}
 
 
-@pytest.mark.parametrize("varying", [True, False], ids=["varying", "constant"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size, varying", [("wide", True), ("tall", True), ("wide", False)], ids=str
+)
 @pytest.mark.parametrize(
     "implementation, diagonal",
     [
@@ -115,6 +117,7 @@ RUNS = {name: run_through(name) for name in ("joint", "univariate", "collapsed",
         ("joint", True),
         ("univariate", True),
         ("collapsed", True),
+        ("collapsed", False),
         ("precollapsed", False),
     ],
 )
@@ -138,6 +141,18 @@ def test_matches_textbook_and_dense_law(implementation, diagonal, size, varying)
         cross_covs = law.cov[times[1:], :, times[:-1]]
         assert_allclose(smoothed.smoothed_cross_covs, cross_covs, **close)
         assert_allclose(filtered.loglik, joint_law.loglik(values, observed), **close)
+
+
+@pytest.mark.parametrize("varying", [True, False], ids=["varying", "constant"])
+@pytest.mark.parametrize("diagonal", [True, False], ids=["diagonal", "full"])
+def test_stated_complete_equals_an_all_true_mask(diagonal, varying):
+    """`observed=None` takes a path of its own through the collapse."""
+    system = random_system(5, 2, diagonal)
+    system = system if varying else freeze(system)
+    values, observed = random_data(5, "complete")
+    stated, masked = (RUNS["collapsed"](system, values, mask) for mask in (None, observed))
+    for ours, theirs in zip(jax.tree.leaves(stated), jax.tree.leaves(masked), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("implementation", ["joint", "univariate", "collapsed", "precollapsed"])

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxfc_kernels.kalman import System, TimeVarying
+from jaxfc_kernels.kalman_system import System, TimeVarying
 
 
 class TextbookMoments(NamedTuple):
