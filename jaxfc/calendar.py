@@ -20,6 +20,7 @@ MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", 
 FREQUENCY_HELP = (
     "'D', 'B', 'W-FRI' (any weekday), 'M', 'Q' (or 'Q-JAN', ...), 'A' (or 'A-JUN', ...)"
 )
+Date = str | pd.Timestamp
 LONGEST_CLOSURE = 10  # days without a row that a business-day calendar may have (holidays)
 
 
@@ -139,6 +140,11 @@ def infer_frequency(dates: pd.DatetimeIndex) -> str:
     remedy = f"pass frequency=..., one of {FREQUENCY_HELP}"
     if len(dates) < 2:
         raise ValueError(f"one row does not tell the calendar; {remedy}.")
+    if not pd.Index(as_days(dates)).is_unique:
+        raise ValueError(
+            "the rows are closer than a day, the shortest period of a panel; aggregate them to "
+            "days first, for example df.resample('D').last()."
+        )
     weekday = WEEKDAYS[int(np.bincount(dates.day_of_week).argmax())]
     for frequency in ("D", "B", f"W-{weekday}", "M", "Q", "A"):
         ends = period_ends(dates, frequency)
@@ -281,3 +287,27 @@ def aggregation_rows(
         next_weight,
     ]
     return AggregationRows(*fields)
+
+
+def naive(date: Date) -> pd.Timestamp:
+    """A date without time zone."""
+    stamp = cast(pd.Timestamp, pd.Timestamp(date))
+    if stamp is pd.NaT:
+        raise ValueError("the date is missing (NaT); give one, for example '2020-03-31'.")
+    if stamp.tzinfo is not None:
+        raise ValueError(f"{date} has a time zone; panel dates have none: use .tz_localize(None).")
+    return stamp
+
+
+def row_slice(index: pd.DatetimeIndex, start: Date | int | None, stop: Date | int | None) -> slice:
+    """Positions of a window given by dates (both included) or by positions, not by a mixture."""
+    given = [edge for edge in (start, stop) if edge is not None]
+    if all(isinstance(edge, int) for edge in given):
+        return slice(start, stop)
+    if any(isinstance(edge, int) for edge in given):
+        raise ValueError(f"a window takes two dates or two positions, got {start!r}, {stop!r}.")
+    edges: list[Any] = [naive(e) if isinstance(e, pd.Timestamp) else e for e in (start, stop)]
+    try:
+        return cast(slice, index.slice_indexer(*edges))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"a window edge of {start!r}, {stop!r} is no date.") from error

@@ -64,7 +64,7 @@ def invert(
                 "law under a Gaussian forecast; pass key=... and num_draws=..., or use "
                 "LogDifference."
             )
-        law = SampleForecast(forecast.sample(num_draws, key=key))
+        law = SampleForecast(forecast.sample(num_draws, key=key))  # pyright: ignore[reportCallIssue]
     elif key is not None or num_draws is not None:
         raise ValueError("this inversion is exact without drawing; leave out key and num_draws.")
     scale = jnp.asarray([1.0 / steps.scale for steps in chains], mean.dtype)
@@ -80,7 +80,7 @@ def invert(
         last = jnp.asarray([start.level for start in starts], mean.dtype)
         is_growth = np.array([steps.first == "growth" for steps in chains])
         levels = last * jnp.cumprod(1.0 + law.draws, axis=1)
-        law = SampleForecast(jnp.where(is_growth, levels, law.draws))
+        law = SampleForecast(jnp.where(is_growth, levels, law.draws))  # pyright: ignore[reportCallIssue]
     return law
 
 
@@ -147,9 +147,8 @@ def running_sums(law: Forecast, orders: list[int]) -> Forecast:
     if isinstance(law, SampleForecast):
         sums = [law.draws, jnp.cumsum(law.draws, axis=1)]
         sums.append(jnp.cumsum(sums[1], axis=1))
-        return SampleForecast(
-            jnp.stack([sums[order][:, :, i] for i, order in enumerate(orders)], axis=2)
-        )
+        draws = jnp.stack([sums[order][:, :, i] for i, order in enumerate(orders)], axis=2)
+        return SampleForecast(draws)  # pyright: ignore[reportCallIssue]
     if not isinstance(law, GaussianForecast | FactorForecast):
         raise TypeError(
             f"no exact running sums of a {type(law).__name__}; pass draws of it "

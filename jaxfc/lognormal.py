@@ -88,7 +88,7 @@ class ExponentialForecast(Forecast):
 
     def as_draws(self, num_draws: int, *, key: PRNGKeyArray) -> SampleForecast:
         """This law as draws, which can be summed over horizons and series."""
-        return SampleForecast(self.sample(num_draws, key=key))
+        return SampleForecast(self.sample(num_draws, key=key))  # pyright: ignore[reportCallIssue]
 
     def cumulative(self) -> Forecast:
         raise ValueError(
@@ -122,5 +122,5 @@ def exponentiate(forecast: Forecast, exponentiated: Bool[Array, " series"]) -> F
     """The law of exp(x) for the `exponentiated` series of x: log-normal moments, or draws."""
     if isinstance(forecast, SampleForecast):
         grown = jnp.exp(jnp.where(exponentiated, forecast.draws, 0))
-        return SampleForecast(jnp.where(exponentiated, grown, forecast.draws))
+        return SampleForecast(jnp.where(exponentiated, grown, forecast.draws))  # pyright: ignore[reportCallIssue]
     return ExponentialForecast(forecast, exponentiated)

@@ -4,18 +4,20 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from jaxfc.calendar import (
+    Date,
     aggregation_pattern,
     aggregation_rows,
     continue_calendar,
     day_at,
+    naive,
     period_ends,
+    row_slice,
 )
 from jaxfc.forecast import Forecast
 from jaxfc.panel_build import Table, table_from_frame, table_from_frames
@@ -24,8 +26,6 @@ from jaxfc.panel_tables import aggregated, forecast_table
 from jaxfc.transform_rules import Transform
 from jaxfc.typing import Array, Bool, Float
 from jaxfc_kernels.aggregation import AggregationRows
-
-Date = str | pd.Timestamp
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -209,7 +209,7 @@ class Panel:
         An aggregate whose periods are cut by the window cannot be explained by the rows that are
         left; it becomes unobserved, and a `UserWarning` names it.
         """
-        rows = self.index[self.row_slice(start, stop)]
+        rows = self.index[row_slice(self.index, start, stop)]
         if not len(rows):
             raise ValueError(
                 f"the window {start}..{stop} has no row of {self.index[0]:%Y-%m-%d}.."
@@ -242,15 +242,6 @@ class Panel:
         return dataclasses.replace(
             self, values=self.values[kept], observed=observed, index=rows, levels=levels
         )
-
-    def row_slice(self, start: Date | int | None, stop: Date | int | None) -> slice:
-        """Positions of a window given by dates or by positions, not by a mixture."""
-        given = [edge for edge in (start, stop) if edge is not None]
-        if all(isinstance(edge, int) for edge in given):
-            return slice(start, stop)
-        if any(isinstance(edge, int) for edge in given):
-            raise ValueError(f"a window takes two dates or two positions, got {start!r}, {stop!r}.")
-        return cast(slice, self.index.slice_indexer(start, stop))
 
     def extend(self, horizon: int) -> "Panel":
         """The panel with `horizon` unobserved rows at its end; calendar and aggregation go on."""
@@ -316,11 +307,3 @@ class Panel:
             )
             columns[name] = aggregated(np.asarray(values[:, i]), pattern)
         return pd.DataFrame(columns, index=self.index)
-
-
-def naive(date: Date) -> pd.Timestamp:
-    """A date without time zone."""
-    stamp = cast(pd.Timestamp, pd.Timestamp(date))
-    if stamp.tzinfo is not None:
-        raise ValueError(f"{date} has a time zone; panel dates have none: use .tz_localize(None).")
-    return stamp

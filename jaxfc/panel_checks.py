@@ -152,8 +152,7 @@ def checked_delays(
     check_known(delays, names, "delays")
     parsed: dict[str, Delay] = {}
     for name, delay in delays.items():
-        is_offset = isinstance(delay, pd.offsets.BaseOffset)
-        offset = cast(Delay, delay if is_offset else pd.Timedelta(delay))
+        offset = parsed_delay(name, delay)
         if offset is pd.NaT or day + offset < day:
             raise ValueError(
                 f"the delay of series {name!r} is {delay!r}; a value cannot be published before "
@@ -162,6 +161,19 @@ def checked_delays(
         parsed[name] = offset
     none = cast(pd.Timedelta, pd.Timedelta(0))
     return tuple(parsed.get(name, none) for name in names)
+
+
+def parsed_delay(name: str, delay: DelayLike) -> Delay:
+    """A delay as pandas adds it to dates."""
+    if isinstance(delay, pd.offsets.BaseOffset):
+        return delay
+    try:
+        return cast(pd.Timedelta, pd.Timedelta(delay))
+    except ValueError as error:
+        raise ValueError(
+            f"the delay of series {name!r} is {delay!r}, which is no duration; write '15D' or "
+            "give a pandas Timedelta or offset."
+        ) from error
 
 
 def visible_frequency(

@@ -98,6 +98,8 @@ def test_dates_that_skip_a_period_are_refused_with_the_place():
         calendar.infer_frequency(dates)
     with pytest.raises(ValueError, match="one row does not tell"):
         calendar.infer_frequency(dates[:1])
+    with pytest.raises(ValueError, match="closer than a day"):
+        calendar.infer_frequency(pd.date_range("2005-01-01", periods=30, freq="h"))
 
 
 def dense(pattern):

@@ -337,6 +337,18 @@ def test_bad_options_are_refused_by_name():
     for delay in ("-1D", pd.offsets.BDay(-2)):
         with pytest.raises(ValueError, match=r"delay of series 'a' is .*before its period ends"):
             Panel.from_frame(df, delays={"a": delay})
+    with pytest.raises(ValueError, match="delay of series 'a' is 'soon', which is no duration"):
+        Panel.from_frame(df, delays={"a": "soon"})
+    panel = Panel.from_frame(df)
+    for verb in (panel.as_of, panel.window):
+        with pytest.raises(ValueError, match="has a time zone"):
+            verb(pd.Timestamp("2005-06-30", tz="UTC"))
+    with pytest.raises(ValueError, match="window edge of 'soon', None is no date"):
+        panel.window("soon")
+    with pytest.raises(ValueError, match="the date is missing"):
+        panel.as_of("NaT")
+    with pytest.raises(ValueError, match="horizon must be zero or more, got -1"):
+        panel.extend(-1)
     with pytest.raises(ValueError, match="units names series 'c'"):
         Panel.from_frame(df, units={"c": "percent"})
     with pytest.raises(TypeError, match="must be a pandas DataFrame"):
