@@ -33,7 +33,7 @@ test-all: PYTEST_ARGS += -m ''
 test-all: test
 
 bench: $(VENV)/installed-bench
-	$(VENV)/bin/python -m benchmarks
+	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(VENV)/bin/python "$$script"; done
 
 docs: $(VENV)/installed-docs
 	$(VENV)/bin/mkdocs build --strict
