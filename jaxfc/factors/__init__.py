@@ -1,1 +1,18 @@
+"""Approximate dynamic factor models for incomplete, mixed-frequency panels."""
 
+from jaxfc.factors.components import FactorParameters, trace_r_squared
+from jaxfc.factors.methods import EM, PCA, PPCA, TwoStepEM
+from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
+from jaxfc.factors.moments import ClosedForm
+
+__all__ = [
+    "EM",
+    "PCA",
+    "PPCA",
+    "ClosedForm",
+    "DynamicFactorModel",
+    "FactorParameters",
+    "FittedFactorModel",
+    "TwoStepEM",
+    "trace_r_squared",
+]

@@ -1,0 +1,348 @@
+"""Estimation methods of the factor model: strategies passed to `DynamicFactorModel(method=...)`."""
+
+import abc
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxfc.factors.components import (
+    FactorParameters,
+    mask_factors,
+    ppca_loadings,
+    principal_loadings,
+    static_factors,
+    with_dynamics,
+)
+from jaxfc.factors.em import Criterion, EMStep, PanelData
+from jaxfc.factors.iterate import Outcome, iterate
+from jaxfc.factors.moments import FactorPosterior
+from jaxfc.factors.reconstruct import (
+    imputed_share,
+    interpolate_constant,
+    reconstruct_jointly,
+    reconstruct_series,
+)
+from jaxfc.results import RESULTS
+from jaxfc.typing import Array, Bool, Float, Int, as_scalar
+from jaxfc_kernels.aggregation import AggregationRows
+
+if TYPE_CHECKING:
+    from jaxfc.factors.model import DynamicFactorModel
+
+
+class Candidate(eqx.Module):
+    """Which factors and lags are switched on: models of several sizes in arrays of one shape."""
+
+    factors: Bool[Array, " factors"] | None = None
+    lags: Bool[Array, " lags"] | None = None
+
+
+class Estimate(eqx.Module):
+    """What a method hands back: parameters, the panel they were estimated on (completed by two-step
+    methods), and how the iteration ended. `posterior` overrides the model's own moments."""
+
+    parameters: FactorParameters
+    data: PanelData
+    num_steps: Int[Array, ""]
+    path: Float[Array, " steps"]
+    result: RESULTS
+    posterior: FactorPosterior | None = None
+
+
+class Method(eqx.Module):
+    """How the parameters are estimated from a standardised panel."""
+
+    handles_aggregates: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def run(
+        self,
+        model: "DynamicFactorModel",
+        data: PanelData,
+        rows: AggregationRows | None,
+        start: FactorParameters | None,
+        candidate: Candidate,
+    ) -> Estimate:
+        """Parameters from data; `start` warms an iteration up where there is one."""
+
+
+def ppca_start(
+    model: "DynamicFactorModel", data: PanelData, candidate: Candidate
+) -> FactorParameters:
+    """Probabilistic principal components with isotropic noise, and a Yule-Walker VAR on them.
+
+    The noise starts isotropic on purpose: the principal components' residual covariance is singular
+    along the loadings and would freeze a full-covariance EM where it stands.
+    """
+    loadings, noise = ppca_loadings(data.values, data.observed, model.num_factors)
+    loadings = mask_factors(loadings, candidate.factors)
+    num_series = loadings.shape[0]
+    variances = jnp.full(num_series, noise)
+    factors = static_factors(data.values, data.observed, loadings, variances)
+    if candidate.factors is not None:
+        # Inactive factors keep a unit-variance white noise of their own, independent of the data.
+        factors = jnp.where(candidate.factors, factors, 0.0)
+    cov = jnp.diag(variances) if model.idiosyncratic == "full" else variances
+    parameters = with_dynamics(loadings, cov, factors, model.num_lags, candidate.lags)
+    if candidate.factors is None or model.num_lags == 0:
+        return parameters
+    return switch_off(parameters, candidate.factors)
+
+
+def switch_off(parameters: FactorParameters, active: Bool[Array, " factors"]) -> FactorParameters:
+    """Inactive factors become independent white noise that loads on nothing."""
+    both = active[:, None] & active
+    identity = jnp.eye(active.size, dtype=parameters.loadings.dtype)
+    states = jnp.tile(active, parameters.num_lags)
+    pairs = states[:, None] & states
+    return FactorParameters(
+        loadings=parameters.loadings,
+        intercept=parameters.intercept,
+        idiosyncratic_cov=parameters.idiosyncratic_cov,
+        transition=jnp.where(both, parameters.transition, 0.0),
+        innovation_cov=jnp.where(both, parameters.innovation_cov, identity),
+        initial_mean=parameters.initial_mean,
+        initial_cov=jnp.where(
+            pairs, parameters.initial_cov, jnp.eye(states.size, dtype=identity.dtype)
+        ),
+    )
+
+
+def not_iterated(parameters: FactorParameters, data: PanelData, **extra) -> Estimate:
+    """An estimate in closed form."""
+    path = jnp.full(1, jnp.nan, data.values.dtype)
+    return Estimate(parameters, data, jnp.asarray(0), path, RESULTS.successful, **extra)
+
+
+class PCA(Method):
+    """Principal components of the pairwise covariance; factors by least squares on what is observed.
+
+    Residual variances are those of the least-squares fit; the factors are treated as known.
+    """
+
+    handles_aggregates = False
+
+    def run(
+        self,
+        model: "DynamicFactorModel",
+        data: PanelData,
+        rows: AggregationRows | None,
+        start: FactorParameters | None,
+        candidate: Candidate,
+    ) -> Estimate:
+        refuse_start(self, start)
+        if model.idiosyncratic == "full":
+            raise ValueError(
+                "the residual covariance of principal components is singular along the loadings, "
+                "so PCA() has no full idiosyncratic covariance; use idiosyncratic='diagonal', or "
+                "method=EM()."
+            )
+        vectors, leading, _ = principal_loadings(data.values, data.observed, model.num_factors)
+        loadings = vectors * jnp.sqrt(jnp.maximum(leading, 0.0))
+        loadings = mask_factors(loadings, candidate.factors)
+        num_series = loadings.shape[0]
+        # A tiny ridge: a row with fewer observations than factors has no least-squares solution.
+        factors = static_factors(
+            data.values, data.observed, loadings, jnp.ones(num_series, loadings.dtype), 1e-8
+        )
+        residuals = data.values - data.observed * (factors @ loadings.T)
+        cov = residual_cov(model, residuals, data.observed)
+        parameters = with_dynamics(loadings, cov, factors, model.num_lags, candidate.lags)
+        num_times, num_factors = factors.shape
+        zeros = jnp.zeros((model.num_lags + 1, num_times, num_factors, num_factors), cov.dtype)
+        posterior = FactorPosterior(factors, zeros, jnp.asarray(jnp.nan, cov.dtype))
+        return not_iterated(parameters, data, posterior=posterior)
+
+
+def residual_cov(
+    model: "DynamicFactorModel",
+    residuals: Float[Array, "time series"],
+    observed: Float[Array, "time series"],
+) -> Array:
+    """Diagonal or isotropic idiosyncratic variances from residuals, over observed cells."""
+    counts = jnp.maximum(jnp.sum(observed, axis=0), 1.0)
+    variances = jnp.maximum(jnp.sum(residuals**2, axis=0) / counts, model.variance_floor)
+    if model.idiosyncratic == "isotropic":
+        pooled = jnp.sum(residuals**2) / jnp.sum(observed)
+        return jnp.full_like(variances, jnp.maximum(pooled, model.variance_floor))
+    return variances
+
+
+def refuse_start(method: Method, start: FactorParameters | None) -> None:
+    """Methods in closed form have nothing to warm up."""
+    if start is not None:
+        raise ValueError(
+            f"{type(method).__name__} is a closed form and takes no start; use method=EM(), or "
+            "leave `start` out."
+        )
+
+
+class PPCA(Method):
+    """Probabilistic principal components (Tipping and Bishop 1999), isotropic noise.
+
+    Exact maximum likelihood of the static isotropic model on complete panels; on incomplete ones the
+    covariance is the pairwise one. A VAR is fitted to the factors afterwards.
+    """
+
+    handles_aggregates = False
+
+    def run(
+        self,
+        model: "DynamicFactorModel",
+        data: PanelData,
+        rows: AggregationRows | None,
+        start: FactorParameters | None,
+        candidate: Candidate,
+    ) -> Estimate:
+        refuse_start(self, start)
+        return not_iterated(ppca_start(model, data, candidate), data)
+
+
+class EM(Method):
+    """One-step expectation maximisation on the incomplete panel.
+
+    With `idiosyncratic="diagonal"` this is Banbura and Modugno (2014); with "full" the exact EM for
+    missing stock values and correlated errors (costs T N^3 / 3 an iteration). Stops when
+    `criterion` ("loglik" or "expected_loglik") changes by less than `rtol`, relatively, or after
+    `max_steps`. `missing_as_latent` selects the slower variance update of Banbura and Modugno.
+    """
+
+    rtol: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6)
+    max_steps: int = eqx.field(static=True, default=500)
+    criterion: Criterion = eqx.field(static=True, default="loglik")
+    missing_as_latent: bool = eqx.field(static=True, default=False)
+
+    handles_aggregates = False
+
+    def __check_init__(self):
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        if self.criterion not in ("loglik", "expected_loglik"):
+            raise ValueError(
+                f"unknown criterion {self.criterion!r}; use 'loglik' or 'expected_loglik'."
+            )
+
+    def step(self, model: "DynamicFactorModel", candidate: Candidate) -> EMStep:
+        """The iteration's step for a model."""
+        return EMStep(
+            moments=model.moments,
+            variance_floor=model.variance_floor,
+            active_factors=candidate.factors,
+            active_lags=candidate.lags,
+            idiosyncratic=model.idiosyncratic,
+            initial=model.initial,
+            presample=model.presample,
+            estimate_intercept=model.intercept == "estimated",
+            missing_as_latent=self.missing_as_latent,
+            criterion=self.criterion,
+        )
+
+    def iterate(
+        self,
+        model: "DynamicFactorModel",
+        data: PanelData,
+        start: FactorParameters | None,
+        candidate: Candidate,
+    ) -> Outcome:
+        """Parameters at the fixed point of the step."""
+        if start is None:
+            start = ppca_start(model, data, candidate)
+        # The fixed point does not depend on the start, and must not be differentiated through it.
+        start = jax.lax.stop_gradient(start)
+        step = self.step(model, candidate)
+        return iterate(step, start, data, rtol=self.rtol, max_steps=self.max_steps)
+
+    def run(
+        self,
+        model: "DynamicFactorModel",
+        data: PanelData,
+        rows: AggregationRows | None,
+        start: FactorParameters | None,
+        candidate: Candidate,
+    ) -> Estimate:
+        outcome = self.iterate(model, data, start, candidate)
+        return Estimate(outcome.value, data, outcome.num_steps, outcome.path, outcome.result)
+
+
+class TwoStepEM(Method):
+    """The paper's alternation: estimate on a completed panel, rebuild the incomplete series, repeat.
+
+    The inner estimation is a complete-panel EM (`inner`), restarted from principal components each
+    time unless `restart=False`; the outer loop stops when its likelihood criterion changes by less
+    than `rtol` or after `max_steps`. `cross_section` rebuilds each series from all series' errors
+    instead of its own; `conditional_cov` adds the conditional variance of rebuilt cells to the
+    idiosyncratic variances, without which they are too small (factors.md section 5). Works for
+    stocks, flows and changes in flows on irregular calendars (Defend et al. 2021, section 3).
+    """
+
+    rtol: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-3)
+    max_steps: int = eqx.field(static=True, default=50)
+    inner: EM = eqx.field(default_factory=lambda: EM(rtol=1e-3, max_steps=100))
+    cross_section: bool = eqx.field(static=True, default=False)
+    conditional_cov: bool = eqx.field(static=True, default=False)
+    restart: bool = eqx.field(static=True, default=True)
+
+    handles_aggregates = True
+
+    def __check_init__(self):
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        if self.cross_section and self.conditional_cov:
+            raise ValueError(
+                "cross_section=True with conditional_cov=True is not available: the joint "
+                "conditional covariance has no closed form for flows. Use EM() with "
+                "idiosyncratic='full' for stocks, or one of the two options."
+            )
+
+    def run(
+        self,
+        model: "DynamicFactorModel",
+        data: PanelData,
+        rows: AggregationRows | None,
+        start: FactorParameters | None,
+        candidate: Candidate,
+    ) -> Estimate:
+        values, observed = data.values, data.observed
+        share = imputed_share(observed) if self.conditional_cov else None
+
+        def completed(panel: Array) -> PanelData:
+            return PanelData(panel, jnp.ones_like(panel), share, complete=True)
+
+        def alternate(state, args):
+            panel, parameters = state
+            values, observed, rows = args
+            current = completed(panel)
+            warm = None if self.restart else parameters
+            begin = ppca_start(model, centre(current), candidate) if warm is None else warm
+            begin = eqx.tree_at(lambda p: p.intercept, begin, jnp.mean(panel, axis=0))
+            parameters = self.inner.iterate(model, current, begin, candidate).value
+            step = self.inner.step(model, candidate)
+            expectation = step.expect(parameters, current)
+            factors = expectation.posterior.means[model.presample :]
+            common = parameters.intercept + factors @ parameters.loadings.T
+            if self.cross_section:
+                cov = parameters.idiosyncratic_cov
+                cov = jnp.diag(cov) if cov.ndim == 1 else cov
+                panel = reconstruct_jointly(rows, values, observed, common, cov)
+            else:
+                panel = reconstruct_series(rows, values, observed, common)
+            return (panel, parameters), expectation.criterion
+
+        panel = interpolate_constant(rows, values, observed)
+        if start is None:
+            start = ppca_start(model, centre(completed(panel)), candidate)
+        first = jax.lax.stop_gradient((panel, start))
+        outcome = iterate(
+            alternate, first, (values, observed, rows), rtol=self.rtol, max_steps=self.max_steps
+        )
+        panel, parameters = outcome.value
+        return Estimate(
+            parameters, completed(panel), outcome.num_steps, outcome.path, outcome.result
+        )
+
+
+def centre(data: PanelData) -> PanelData:
+    """A complete panel with its column means taken off."""
+    return eqx.tree_at(lambda d: d.values, data, data.values - jnp.mean(data.values, axis=0))

@@ -1,0 +1,264 @@
+"""Law of the factors given the panel: closed-form (precision) and Kalman engines, one answer.
+
+The closed form is the posterior F | x ~ N(H^{-1} h, H^{-1}), H = Omega + blkdiag(C_t), with Omega
+the banded prior precision of the VAR path and (C_t, b_t) the collapsed panel (Defend et al. 2021,
+equation 4, in the equivalent precision form). The Kalman engine runs on the companion form.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxfc.factors.components import FactorParameters
+from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc_kernels import block_tridiagonal
+from jaxfc_kernels.block_tridiagonal import Factorisation
+from jaxfc_kernels.collapse import LOG_2PI, Collapsed
+from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
+from jaxfc_kernels.var_precision import inverse_and_log_det, path_precision
+
+
+class FactorPosterior(eqx.Module):
+    """Moments of the factors given the panel, over `presample` + time periods.
+
+    `means` (periods, factors); `lag_covs`[l, t] = Cov[F_t, F_{t-l} | x] for l = 0..p, centred (zero
+    where t - l is before the first period). `evidence` is the log-likelihood plus half the misfit
+    sum_t e_t' S_oo^{-1} e_t at the posterior mean: the misfit is added by who knows the residuals,
+    because forming it from them keeps digits that the collapsed form loses in float32.
+    """
+
+    means: Float[Array, "periods factors"]
+    lag_covs: Float[Array, "orders periods factors factors"]
+    evidence: Float[Array, ""]
+
+    @property
+    def covs(self) -> Float[Array, "periods factors factors"]:
+        """Cov[F_t | x]."""
+        return self.lag_covs[0]
+
+    def cov_between(self, first: int, second: int) -> Float[Array, "factors factors"]:
+        """Cov[F_first, F_second | x] for periods at most p apart."""
+        if first >= second:
+            return self.lag_covs[first - second, first]
+        return self.lag_covs[second - first, second].T
+
+    def joint_cov(self, periods: range) -> Float[Array, "states states"]:
+        """Covariance of a few consecutive periods, ascending, at most p + 1 of them."""
+        return jnp.block([[self.cov_between(i, j) for j in periods] for i in periods])
+
+
+def collapsed_misfit(collapsed: Collapsed, means: Float[Array, "time factors"]) -> Float[Array, ""]:
+    """sum_t (x - W f)' S_oo^{-1} (x - W f) from collapsed statistics."""
+    fitted = jnp.einsum("tij,tj->ti", collapsed.information, means)
+    return collapsed.quadratic + jnp.sum(means * (fitted - 2.0 * collapsed.vectors))
+
+
+class Moments(eqx.Module):
+    """How the law of the factors given the panel is computed."""
+
+    @abc.abstractmethod
+    def posterior(
+        self, parameters: FactorParameters, collapsed: Collapsed, *, presample: int = 0
+    ) -> FactorPosterior:
+        """Exact moments of F | x. `presample` periods without data precede the panel."""
+
+
+class ClosedForm(Moments):
+    """Block-tridiagonal posterior precision in super-blocks of p periods (the default).
+
+    Cost 12 T K^3 p^2 flops, depth 2 T / p. `implementation` of the pivots: "gauss_jordan",
+    "cholesky", or None for the faster one at the size at hand (see kernels/README.md).
+    """
+
+    implementation: str | None = eqx.field(static=True, default=None)
+
+    def posterior(
+        self, parameters: FactorParameters, collapsed: Collapsed, *, presample: int = 0
+    ) -> FactorPosterior:
+        if parameters.num_lags == 0:
+            return static_posterior(parameters, collapsed)
+        num_periods = collapsed.vectors.shape[0] + presample
+        factorisation, evidence = factorise_path(
+            parameters, collapsed, presample, self.implementation
+        )
+        moments = block_tridiagonal.moments(factorisation)
+        num_lags, num_factors = parameters.num_lags, parameters.num_factors
+        means = moments.means.reshape(-1, num_factors)[:num_periods]
+        lag_covs = lag_covs_from_blocks(moments.covs, moments.cross_covs, num_lags, num_factors)
+        lag_covs = lag_covs[:, :num_periods]
+        evidence = evidence - 0.5 * path_misfit(parameters, means)
+        return FactorPosterior(means, lag_covs, evidence)
+
+
+def factorise_path(
+    parameters: FactorParameters, collapsed: Collapsed, presample: int, implementation: str | None
+) -> tuple[Factorisation, Float[Array, ""]]:
+    """Factorised posterior precision of the factor path, and the determinant part of `evidence`.
+
+    The path is padded to whole super-blocks by periods without data at its end, which is exact.
+    """
+    num_lags, num_factors = parameters.num_lags, parameters.num_factors
+    num_times = collapsed.vectors.shape[0]
+    num_blocks = -(-(num_times + presample) // num_lags)
+    padding = num_blocks * num_lags - num_times - presample
+    size = num_lags * num_factors
+    prior = path_precision(
+        parameters.transition,
+        parameters.innovation_cov,
+        parameters.initial_mean,
+        parameters.initial_cov,
+        num_blocks,
+    )
+    pad = ((presample, padding), (0, 0))
+    information = jnp.pad(collapsed.information, (*pad, (0, 0)))
+    linear = jnp.pad(collapsed.vectors, pad).reshape(num_blocks, size)
+    linear = linear.at[0].add(prior.linear)
+    diagonal = prior.diagonal + block_diagonals(
+        information.reshape(num_blocks, num_lags, num_factors, num_factors)
+    )
+    factorisation = block_tridiagonal.factorise(
+        diagonal, prior.lower, linear, implementation=implementation
+    )
+    evidence = -0.5 * (collapsed.log_normaliser + factorisation.log_det - prior.log_det)
+    return factorisation, evidence
+
+
+def block_diagonals(
+    blocks: Float[Array, "blocks lags factors factors"],
+) -> Float[Array, "blocks states states"]:
+    """Block-diagonal matrices from their diagonal blocks."""
+    num_blocks, num_lags, num_factors, _ = blocks.shape
+    if num_lags == 1:
+        return blocks[:, 0]
+    unit = jnp.eye(num_lags, dtype=blocks.dtype)[:, None, :, None]
+    spread = blocks[:, :, :, None, :] * unit
+    return spread.reshape(num_blocks, num_lags * num_factors, num_lags * num_factors)
+
+
+def lag_covs_from_blocks(
+    covs: Float[Array, "blocks states states"],
+    cross_covs: Float[Array, "blocks states states"],
+    num_lags: int,
+    num_factors: int,
+) -> Float[Array, "orders periods factors factors"]:
+    """Cov[F_t, F_{t-l}] for l = 0..p from super-block covariances (a cut, no arithmetic)."""
+    num_blocks = covs.shape[0]
+    if num_lags == 1:
+        return jnp.stack([covs, cross_covs])
+    both = jnp.concatenate([cross_covs, covs], axis=2)
+    both = both.reshape(num_blocks, num_lags, num_factors, 2 * num_lags, num_factors)
+    orders = []
+    for lag in range(num_lags + 1):
+        cut = [both[:, i, :, num_lags + i - lag, :] for i in range(num_lags)]
+        orders.append(jnp.stack(cut, axis=1).reshape(-1, num_factors, num_factors))
+    return jnp.stack(orders)
+
+
+def path_innovations(
+    transition: Float[Array, "lags factors factors"], means: Float[Array, "periods factors"]
+) -> Float[Array, "innovations factors"]:
+    """f_t - sum_l A_l f_{t-l} for the periods that have p predecessors."""
+    num_lags, num_periods = transition.shape[0], means.shape[0]
+    innovations = means[num_lags:]
+    for lag in range(1, num_lags + 1):
+        innovations = (
+            innovations - means[num_lags - lag : num_periods - lag] @ transition[lag - 1].T
+        )
+    return innovations
+
+
+def path_misfit(
+    parameters: FactorParameters, means: Float[Array, "periods factors"]
+) -> Float[Array, ""]:
+    """(f - E f)' Omega (f - E f) as a sum of squares of innovations."""
+    innovation_precision, _ = inverse_and_log_det(parameters.innovation_cov)
+    initial_precision, _ = inverse_and_log_det(parameters.initial_cov)
+    innovations = path_innovations(parameters.transition, means)
+    first = means[: parameters.num_lags].reshape(-1) - parameters.initial_mean
+    return jnp.sum((innovations @ innovation_precision) * innovations) + first @ (
+        initial_precision @ first
+    )
+
+
+def static_posterior(parameters: FactorParameters, collapsed: Collapsed) -> FactorPosterior:
+    """p = 0: every period by itself, (I + C_t)^{-1} b_t; no sequence, one batched inverse."""
+    num_factors = parameters.num_factors
+    precision = collapsed.information + jnp.eye(num_factors, dtype=collapsed.vectors.dtype)
+    covs, pivots = spd_inverse(precision, fastest_implementation(num_factors))
+    means = jnp.einsum("tij,tj->ti", covs, collapsed.vectors)
+    evidence = -0.5 * (collapsed.log_normaliser + jnp.sum(jnp.log(pivots)) + jnp.sum(means**2))
+    return FactorPosterior(means, covs[None], evidence)
+
+
+def sample_factors(
+    parameters: FactorParameters,
+    collapsed: Collapsed,
+    num_draws: int,
+    *,
+    key: PRNGKeyArray,
+    presample: int = 0,
+) -> Float[Array, "draws periods factors"]:
+    """Exact joint draws of the factor path given the panel (one factorisation, many draws)."""
+    num_factors, num_lags = parameters.num_factors, parameters.num_lags
+    num_times = collapsed.vectors.shape[0]
+    if num_lags == 0:
+        posterior = static_posterior(parameters, collapsed)
+        noise = jax.random.normal(key, (num_draws, num_times, num_factors), posterior.means.dtype)
+        chol = jnp.linalg.cholesky(posterior.covs)
+        return posterior.means + jnp.einsum("tij,dtj->dti", chol, noise)
+    factorisation, _ = factorise_path(parameters, collapsed, presample, None)
+    noise = jax.random.normal(
+        key, (num_draws, *factorisation.reduced.shape), collapsed.vectors.dtype
+    )
+    draws = jax.vmap(lambda z: block_tridiagonal.sample(factorisation, z))(noise)
+    return draws.reshape(num_draws, -1, num_factors)[:, : num_times + presample]
+
+
+def window_moments(
+    posterior: FactorPosterior, num_lags: int
+) -> tuple[Float[Array, "window window"], int]:
+    """sum_t E[(F_t, F_{t-1}, ..., F_{t-p})(.)' | x] over the periods with p predecessors, and
+    their number."""
+    num_periods, num_factors = posterior.means.shape
+    count = num_periods - num_lags
+    stacked = jnp.concatenate(
+        [posterior.means[num_lags - lag : num_periods - lag] for lag in range(num_lags + 1)], axis=1
+    )
+    total = stacked.T @ stacked
+    rows = []
+    for i in range(num_lags + 1):
+        row = []
+        for j in range(num_lags + 1):
+            newer, lag = min(i, j), abs(i - j)
+            cov = jnp.sum(posterior.lag_covs[lag, num_lags - newer : num_periods - newer], axis=0)
+            row.append(cov if i <= j else cov.T)
+        rows.append(row)
+    return total + jnp.block(rows), count
+
+
+def expected_factor_loglik(
+    parameters: FactorParameters, posterior: FactorPosterior
+) -> Float[Array, ""]:
+    """E[ln p(F) | x] of the factor path (factors.md section 3; Defend et al. 2021, equation 20).
+
+    Not invariant to F -> R F: it shifts by -T ln |det R|. Compare runs only on one normalisation.
+    """
+    num_periods, num_factors = posterior.means.shape
+    num_lags = parameters.num_lags
+    constant = num_periods * num_factors * LOG_2PI
+    if num_lags == 0:
+        trace = jnp.sum(posterior.means**2) + jnp.trace(jnp.sum(posterior.covs, axis=0))
+        return -0.5 * (constant + trace)
+    innovation_precision, innovation_log_det = inverse_and_log_det(parameters.innovation_cov)
+    initial_precision, initial_log_det = inverse_and_log_det(parameters.initial_cov)
+    moments, count = window_moments(posterior, num_lags)
+    residual = jnp.concatenate(
+        [jnp.eye(num_factors, dtype=moments.dtype), *(-a for a in parameters.transition)], axis=1
+    )
+    dynamics = jnp.sum(innovation_precision * (residual @ moments @ residual.T))
+    first = posterior.means[:num_lags].reshape(-1) - parameters.initial_mean
+    second = jnp.outer(first, first) + posterior.joint_cov(range(num_lags))
+    start = jnp.sum(initial_precision * second)
+    return -0.5 * (constant + initial_log_det + start + count * innovation_log_det + dynamics)
