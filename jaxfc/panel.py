@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -21,7 +20,14 @@ from jaxfc.calendar import (
 )
 from jaxfc.forecast import Forecast
 from jaxfc.panel_build import Table, table_from_frame, table_from_frames
-from jaxfc.panel_checks import Delay, DelayLike, check_known, check_series, checked_delays
+from jaxfc.panel_checks import (
+    Delay,
+    DelayLike,
+    check_known,
+    check_series,
+    checked_delays,
+    without_cut_periods,
+)
 from jaxfc.panel_tables import aggregated, forecast_table
 from jaxfc.transform_rules import Transform
 from jaxfc.typing import Array, Bool, Float
@@ -217,23 +223,8 @@ class Panel:
             )
         first = int(self.index.get_loc(rows[0]))  # pyright: ignore[reportArgumentType]
         kept = slice(first, first + len(rows))
-        observed = self.observed[kept].copy()
-        cut = []
-        for i, (frequency, kind) in enumerate(zip(self.frequencies, self.kinds, strict=True)):
-            if frequency == self.frequency or kind == "stock":
-                continue
-            pattern = aggregation_pattern(rows, self.frequency, frequency, kind)
-            lost = observed[:, i] & ~pattern.answered
-            observed[:, i] &= pattern.answered
-            if lost.any():
-                dates = ", ".join(f"{day:%Y-%m-%d}" for day in rows[lost])
-                cut.append(f"{self.names[i]!r} at {dates}")
-        if cut:
-            warnings.warn(
-                f"the window cuts the periods of {'; '.join(cut)}: not observed in it.",
-                UserWarning,
-                stacklevel=2,
-            )
+        where = (rows, self.frequency, self.frequencies, self.kinds, self.names)
+        observed = without_cut_periods(self.observed[kept], *where, cause="the window cuts")
         levels = self.levels
         if levels is not None:  # starting values of the inverse: kept even where periods are cut
             levels = dataclasses.replace(

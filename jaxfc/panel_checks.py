@@ -1,13 +1,14 @@
 """What a data frame must satisfy before it becomes a panel: every refusal names the culprit."""
 
 import datetime
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from jaxfc.calendar import KINDS, low_frequency_blocks, rank
+from jaxfc.calendar import KINDS, aggregation_pattern, low_frequency_blocks, rank
 from jaxfc.typing import Bool, Float
 
 Delay = pd.Timedelta | pd.offsets.BaseOffset
@@ -196,6 +197,37 @@ def visible_frequency(
             if np.all(np.isin(rows, edge)):
                 return frequency, at_end
     return None
+
+
+def without_cut_periods(
+    observed: Bool[np.ndarray, "time series"],
+    index: pd.DatetimeIndex,
+    base: str,
+    frequencies: Sequence[str],
+    kinds: Sequence[str],
+    names: Sequence[str],
+    *,
+    cause: str,
+) -> Bool[np.ndarray, "time series"]:
+    """The mask without sums, averages and changes whose periods are not all rows; warns of them."""
+    kept = observed.copy()
+    cut = []
+    for i, (frequency, kind) in enumerate(zip(frequencies, kinds, strict=True)):
+        if frequency == base or kind == "stock":
+            continue
+        pattern = aggregation_pattern(index, base, frequency, kind)
+        lost = kept[:, i] & ~pattern.answered
+        kept[:, i] &= pattern.answered
+        if lost.any():
+            dates = ", ".join(f"{day:%Y-%m-%d}" for day in index[lost])
+            cut.append(f"{names[i]!r} at {dates}")
+    if cut:
+        warnings.warn(
+            f"{cause} the periods of {'; '.join(cut)}: not observed in the result.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return kept
 
 
 def quoted(names: Collection[str]) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from jaxfc.calendar import low_frequency_blocks
+from jaxfc.calendar import low_frequency_blocks, rank
 from jaxfc.panel import Panel
-from jaxfc.panel_checks import check_kinds, check_known, check_series
+from jaxfc.panel_checks import check_kinds, check_known, check_series, without_cut_periods
 from jaxfc.transform_rules import FREDMD_CODES, Level, Standardise, Transform, applied, fitted
 
 Codes = Mapping[str, Transform | int] | Transform | int
@@ -31,11 +31,13 @@ def transform(
     missing. Differences change what a low-frequency value is:
 
         stock -> flow_sum                 the change is the sum of the high-frequency changes
-        flow_average -> change_in_flow    exact for differences; for logarithms and growth the
-                                          usual first-order approximation
-        flow_sum -> change_in_flow        only if all blocks are equally long
+        flow_average -> change_in_flow    the change of the average
+        flow_sum -> change_in_flow        only if all blocks are equally long; the high-frequency
+                                          values are then changes per low-frequency period
 
-    Other cases have no aggregation rows and need `kinds`. A frame is transformed over its rows.
+    Exact for differences, and for the logarithm of a stock; for growth and for logarithms of flows
+    the usual first-order approximation. Other cases have no aggregation rows and need `kinds`. A
+    frame is transformed over its rows.
 
     **Returns:** the panel, which remembers its levels for `invert`, or the frame.
 
@@ -64,6 +66,8 @@ def transform(
         rules.append(rule)
         new_kinds.append(kinds.get(name) or kind_after(panel, i, rule))
     check_series(values, observed, panel.names, panel.index, allow_constant=False)
+    where = (panel.index, panel.frequency, panel.frequencies, tuple(new_kinds), panel.names)
+    observed = without_cut_periods(observed, *where, cause="the panel begins within")
     return dataclasses.replace(
         panel,
         values=values,
@@ -97,17 +101,25 @@ def resolved(codes: Codes, names: tuple[str, ...]) -> list[Transform]:
     if not isinstance(codes, Mapping):
         codes = dict.fromkeys(names, codes)
     check_known(codes, names, "codes")
-    chosen = []
-    for name in names:
-        code = codes.get(name, Level())
-        if isinstance(code, int) and code not in FREDMD_CODES:
-            raise ValueError(
-                f"series {name!r} has unknown code {code}; the FRED-MD codes are 1 level, 2 "
-                "difference, 3 second difference, 4 log, 5 log difference, 6 second log "
-                "difference, 7 difference of growth."
-            )
-        chosen.append(FREDMD_CODES[code] if isinstance(code, int) else code)
-    return chosen
+    return [resolved_one(name, codes.get(name, Level())) for name in names]
+
+
+def resolved_one(name: str, code: object) -> Transform:
+    """A transform, or the one of a FRED-MD code."""
+    if isinstance(code, Transform):
+        return code
+    if not isinstance(code, int):
+        raise TypeError(
+            f"the transform of series {name!r} is {code!r}; give a Transform such as "
+            "LogDifference() or a FRED-MD code 1-7."
+        )
+    if code not in FREDMD_CODES:
+        raise ValueError(
+            f"series {name!r} has unknown code {code}; the FRED-MD codes are 1 level, 2 "
+            "difference, 3 second difference, 4 log, 5 log difference, 6 second log difference, "
+            "7 difference of growth."
+        )
+    return FREDMD_CODES[code]
 
 
 def fit_and_apply(
@@ -153,9 +165,8 @@ def kind_after(panel: Panel, i: int, rule: Transform) -> str:
         return {"stock": "flow_sum", "flow_average": "change_in_flow"}[kind]
     why = f"{rule} of a low-frequency {kind} is no weighted sum of rows of a known kind"
     if memory == 1 and kind == "flow_sum":
-        blocks = low_frequency_blocks(panel.index, panel.frequency, frequency)
-        whole = blocks.begun & blocks.ended
-        if len(set((blocks.last_row - blocks.first_row)[whole])) == 1:
+        # Not read off the rows at hand: a short panel may show quarters of 13 weeks only.
+        if rank(panel.frequency) >= rank("M") or (panel.frequency == "D" and frequency[0] == "W"):
             return "change_in_flow"
         why = "its periods have different numbers of rows: use averages (flow_average) instead"
     raise ValueError(

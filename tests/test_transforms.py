@@ -23,7 +23,7 @@ from jaxfc.transform_rules import (
     SecondLogDifference,
     Standardise,
 )
-from jaxfc.transforms import transform
+from jaxfc.transforms import resolved_one, transform
 
 MONTHS = pd.date_range("2005-01-31", periods=24, freq="ME")
 HORIZON = 3
@@ -145,11 +145,24 @@ def test_kinds_that_do_not_follow_are_refused_and_can_be_given():
         ValueError, match=r"'q' \(Q, flow_sum\): its periods have different.*kinds="
     ):
         transform(irregular, {"q": Difference()})
+    _, short = mixed_panel("flow_sum", weeks[:40])  # three quarters of 13 weeks
+    with pytest.raises(ValueError, match="its periods have different numbers"):
+        transform(short, {"q": Difference()})
     given = transform(irregular, {"q": Difference()}, kinds={"q": "change_in_flow"})
     assert given.kinds[1] == "change_in_flow"
     _, panel = mixed_panel("flow_average")
     with pytest.raises(ValueError, match=r"'q' \(Q, flow_average\): Difference.order=2."):
         transform(panel, {"q": Difference(2)})
+
+
+def test_a_given_kind_that_needs_earlier_rows_loses_its_first_value_with_a_warning():
+    quarterly = pd.DataFrame({"q": levels(1, 8)[:, 0]}, index=MONTHS[2::3])
+    base = named_frame("m", MONTHS[2:])
+    panel = Panel.from_frames({"M": base, "Q": quarterly}, kinds={"q": "stock"})
+    with pytest.warns(UserWarning, match="begins within the periods of 'q' at 2005-06-30: not"):
+        found = transform(panel, {"q": 2}, kinds={"q": "change_in_flow"})
+    assert found.observed.sum(axis=0).tolist() == [22, 6]
+    assert transform(panel, {"q": 2}).observed.sum(axis=0).tolist() == [22, 7]
 
 
 def test_bad_transforms_are_refused_by_name():
@@ -162,6 +175,8 @@ def test_bad_transforms_are_refused_by_name():
         transform(panel, {"b": Growth()})
     with pytest.raises(ValueError, match="'a' has unknown code 8; the FRED-MD codes are 1 level"):
         transform(panel, {"a": 8})
+    with pytest.raises(TypeError, match="transform of series 'a' is 'log'; give a Transform"):
+        resolved_one("a", "log")
     with pytest.raises(ValueError, match="codes names series 'c'"):
         transform(panel, {"c": 1})
     with pytest.raises(ValueError, match="transformed already"):
@@ -287,6 +302,17 @@ def test_logs_invert_to_the_lognormal_law_and_growth_to_draws():
     np.testing.assert_allclose(draws.draws[:, :, 4], np.exp(sampled[:, :, 4]), rtol=1e-12)
     with pytest.raises(ValueError, match="exact without drawing"):
         invert(forecast, panel, key=jax.random.key(1), num_draws=500)
+
+
+def test_log_differences_of_a_factor_law_keep_its_structure():
+    panel = transform(Panel.from_frame(named_frame("abc")), 5)
+    forecast = by_factors(3)
+    back = invert(forecast, panel)
+    assert isinstance(back, ExponentialForecast) and isinstance(back.log, FactorForecast)
+    dense = invert(GaussianForecast(forecast.mean, forecast.cov), panel)
+    np.testing.assert_allclose(back.mean, dense.mean, rtol=1e-13)
+    np.testing.assert_allclose(back.cov, dense.cov, rtol=1e-11)
+    np.testing.assert_allclose(back.std**2, jnp.einsum("hihi->hi", dense.cov), rtol=1e-11)
 
 
 def test_what_cannot_be_inverted_is_refused_by_name():
