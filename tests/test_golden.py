@@ -1,13 +1,16 @@
 """Our numbers against numbers from other programs; tests/golden/README.md lists where from."""
 
+import dataclasses
+import warnings
+
 import equinox as eqx
+import jax
 import numpy as np
-import pandas as pd
 import pytest
-from golden import cases, panels
-from golden import dfms_pipeline as dfms
 from numpy.testing import assert_allclose
 
+from golden import cases, panels
+from golden import dfms_pipeline as dfms
 from jaxfc.state_space import StateSpace
 
 LOG_2PI = np.log(2.0 * np.pi)
@@ -22,8 +25,8 @@ DFMS = {
 
 
 @pytest.fixture(scope="module")
-def bm14():
-    growth, table = panels.bm14_growth()
+def bm14(shared_data):
+    growth, table = panels.bm14_growth(shared_data / "bm14")
 
     def panel(size):
         return dfms.standardize(growth[:, table[size].to_numpy(bool)])
@@ -43,8 +46,8 @@ def dfms_paths(bm14):
 
 
 @eqx.filter_jit
-def log_prob(space, values, observed, implementation="joint"):
-    return space.log_prob(values, observed, implementation=implementation)
+def log_prob(space, values, observed):
+    return space.log_prob(values, observed)
 
 
 @eqx.filter_jit
@@ -70,7 +73,7 @@ def test_pipeline_reproduces_dfms(dfms_paths, size):
 def test_pipeline_reproduces_dfms_large(bm14):
     num_factors, num_lags, entries = DFMS["large"][:3]
     visited, _ = dfms.estimate(bm14("large"), num_factors, num_lags)
-    for position, value in entries.items():  # printed with 8 decimals, tested by dfms at 1e-5
+    for position, value in entries.items():  # dfms tests these to 1e-5; see the README
         assert_allclose(visited[-1].transition[position], value, atol=4e-8)
 
 
@@ -81,7 +84,7 @@ def test_state_space_at_dfms_parameters(dfms_paths, size, implementation):
     before_last_step = cases.space_of(visited[-2])
     # dfms subtracts log(2 pi) / 2 for unobserved cells too, in rows that are not empty.
     excess = 0.5 * LOG_2PI * np.isnan(data)[~np.isnan(data).all(axis=1)].sum()
-    ours = log_prob(before_last_step, *cases.as_arrays(data), implementation)
+    ours = smooth(before_last_step, *cases.as_arrays(data), implementation).loglik
     assert_allclose(ours - excess, loglik, rtol=2.7e-12)
 
     posterior = smooth(cases.space_of(visited[-1]), *cases.as_arrays(data), implementation)
@@ -101,8 +104,8 @@ FRBNY = ["CPIAUCSL", "UNRATE", "PAYEMS", "RSAFS", "TTLCONS", "TCU"]
 def test_state_space_at_frbny_parameters(run, num_monthly, implementation):
     """Mixed frequency with AR(1) errors as states: 18 to 46 states, singular innovations."""
     scipy_io = pytest.importorskip("scipy.io")
-    path = ("tsa", "statespace", "tests", "results", "frbny_nowcast", f"test_dfm_{run}.mat")
-    theirs = scipy_io.loadmat(panels.statsmodels_file(*path))["Res"][0, 0]
+    path = panels.statsmodels_results("frbny_nowcast", f"test_dfm_{run}.mat")
+    theirs = scipy_io.loadmat(path)["Res"][0, 0]
     data = panels.frbny_growth(FRBNY[:num_monthly])
     start_mean = theirs["Z_0"].ravel()
     space = cases.space_of(
@@ -137,17 +140,14 @@ def test_state_space_at_stata_parameters(name, atol):
 def test_forecast_at_stata_parameters(name):
     params, shift, _ = cases.stata_case(name)
     sample = cases.as_arrays(panels.lutkepohl_growth()[:75])
-    path = ("tsa", "statespace", "tests", "results", "results_dynamic_factor_stata.csv")
-    table = pd.read_csv(panels.statsmodels_file(*path))
-    theirs = table[[f"predict_{name}_{i}" for i in (1, 2, 3)]].to_numpy()[76:]
+    theirs = panels.stata_forecasts(name)
     ours = forecast_mean(cases.space_of(params, shift), *sample, len(theirs))
     assert_allclose(ours, theirs, rtol=0, atol=2.2e-7)
 
 
 def test_state_space_against_kfas_with_gaps():
     """Three random walks with noise; rows with one, two and all three series missing."""
-    path = ("tsa", "statespace", "tests", "results", "results_smoothing_R.csv")
-    theirs = pd.read_csv(panels.statsmodels_file(*path))
+    theirs = panels.kfas_table()
     space = StateSpace(
         initial_mean=np.zeros(3),
         initial_cov=1e6 * np.eye(3),
@@ -172,15 +172,110 @@ def test_state_space_against_kfas_with_gaps():
     )
 
 
-@pytest.mark.parametrize("with_gaps", [False, True])
-@pytest.mark.parametrize("num_lags", [1, 2])
-def test_state_space_at_statsmodels_parameters(num_lags, with_gaps):
-    model, read = cases.statsmodels_case(num_lags, with_gaps)
+def test_state_space_at_statsmodels_parameters():
+    model, read = cases.statsmodels_case(num_lags=2, with_gaps=True)
     theirs = model.smooth(model.start_params)
     posterior = smooth(cases.space_of(read(model.start_params)), *cases.as_arrays(model.endog))
-    # Without gaps statsmodels stops updating its covariances once they have nearly converged.
     assert_allclose(posterior.loglik, theirs.llf, rtol=1e-12)
     assert_allclose(posterior.smoothed_means, theirs.smoothed_state.T, atol=1e-10)
     assert_allclose(
         posterior.smoothed_covs, np.moveaxis(theirs.smoothed_state_cov, -1, 0), atol=1e-10
     )
+
+
+@eqx.filter_jit
+def expect(step, parameters, data):
+    return step.expect(parameters, data)
+
+
+@eqx.filter_jit
+def em_path(step, parameters, data, num_steps):
+    """Parameters after each of `num_steps` EM steps, and the E-steps at those before them."""
+
+    def body(parameters, _):
+        expectation = step.expect(parameters, data)
+        new = step.maximise(parameters, data, expectation)
+        return new, (new, expectation)
+
+    return jax.lax.scan(body, parameters, None, length=num_steps)[1]
+
+
+@pytest.mark.parametrize("size", ["small", "medium"])
+def test_em_reaches_dfms_estimates(dfms_paths, size):
+    """From dfms's start values, step by step, to the entries of A that dfms publishes."""
+    data, visited, reported = dfms_paths[size]
+    num_factors, num_lags, entries, loglik, _ = DFMS[size]
+    start = cases.factor_parameters(visited[0])
+    num_steps = len(reported)
+    path, expected = em_path(cases.em_step(num_lags), start, cases.panel_data(data), num_steps)
+    logliks = expected.loglik - 0.5 * LOG_2PI * np.isnan(data).sum()
+    assert_allclose(logliks, reported, rtol=1e-11)
+    assert_allclose(logliks[-1], loglik, rtol=2.7e-12)
+    for index in (0, num_steps - 1):
+        ours = jax.tree.map(lambda leaf, index=index: leaf[index], path)
+        theirs = cases.factor_parameters(visited[index + 1])
+        cases.assert_same_parameters(ours, theirs, 1e-9)
+    for (row, column), value in entries.items():
+        lag, factor = divmod(column, num_factors)
+        assert_allclose(path.transition[-1, lag, row, factor], value, atol=6e-9)
+
+    theirs = dfms.smooth(data, visited[0])
+    means = expected.posterior.means[0, num_lags:]
+    lag_covs = expected.posterior.lag_covs[0, :, num_lags:]
+    now, before = slice(0, num_factors), slice(num_factors, 2 * num_factors)
+    assert_allclose(means, theirs.means[1:, now], atol=1e-11)
+    assert_allclose(lag_covs[0], theirs.covs[1:, now, now], atol=1e-11)
+    assert_allclose(lag_covs[1], theirs.covs[1:, now, before], atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("name", "atol"), [("dfm", 2e-7), ("dfm2", 8e-4), ("dfm_exog1", 2e-7), ("dfm_scalar", 2e-7)]
+)
+def test_factor_model_at_stata_parameters(name, atol):
+    params, shift, loglik = cases.stata_case(name)
+    sample = cases.panel_data(panels.lutkepohl_growth()[:75])
+    ours = expect(cases.em_step(0, "stationary"), cases.factor_parameters(params, shift), sample)
+    assert_allclose(ours.loglik, loglik, rtol=0, atol=atol)
+
+
+def test_factor_model_against_kfas_with_gaps():
+    theirs = panels.kfas_table()
+    params = dfms.Parameters(
+        np.eye(3), np.ones(3), np.eye(3), np.eye(3), np.zeros(3), 1e6 * np.eye(3)
+    )
+    data = cases.panel_data(panels.macro_with_gaps())
+    ours = expect(cases.em_step(0), cases.factor_parameters(params), data)
+    assert_allclose(ours.loglik, -205310.9767, rtol=0, atol=5e-5)
+    smoothed = theirs[[f"alphahat{i}" for i in (1, 2, 3)]]
+    assert_allclose(ours.posterior.means, smoothed, rtol=1e-9, atol=1e-7)
+    assert_allclose(np.linalg.det(ours.posterior.covs), theirs["detV"], rtol=1e-8)
+
+
+@pytest.mark.parametrize(("num_lags", "with_gaps"), [(1, False), (2, True)])
+def test_factor_model_follows_statsmodels(num_lags, with_gaps):
+    """Likelihood and factors at its start values, then three of its EM iterations."""
+    model, read = cases.statsmodels_case(num_lags, with_gaps)
+    theirs = model.smooth(model.start_params)
+    data = cases.panel_data(model.endog)
+    # statsmodels re-estimates the law of the state of the first row: p - 1 periods before it.
+    step = cases.em_step(num_lags - 1)
+    start = cases.factor_parameters(read(model.start_params))
+    path, expected = em_path(step, start, data, 3)
+    means = expected.posterior.means[:, num_lags - 1 :]
+    # Without gaps statsmodels stops updating its covariances once they have nearly converged.
+    assert_allclose(expected.loglik[0], theirs.llf, rtol=1e-12)
+    assert_allclose(means[0], theirs.smoothed_state[:2].T, atol=1e-10)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is told to stop before it converges
+        fitted = model.fit_em(model.start_params, maxiter=3, tolerance=0.0).mle_retvals
+    assert_allclose(expected.loglik, fitted.llf[:3], rtol=1e-12)
+    for index in range(3):
+        law = fitted.inits[index + 1]
+        ours = jax.tree.map(lambda leaf, index=index: leaf[index], path)
+        theirs = dataclasses.replace(
+            read(fitted.params[index + 1]),
+            initial_mean=law.constant,
+            initial_cov=law.stationary_cov,
+        )
+        cases.assert_same_parameters(ours, cases.factor_parameters(theirs), 1e-9)

@@ -4,8 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from golden.dfms_pipeline import Parameters
+from numpy.testing import assert_allclose
 
+from golden.dfms_pipeline import VARIANCE_FLOOR, Parameters
+from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.em import EMStep, Initial, PanelData
+from jaxfc.factors.moments import ClosedForm
 from jaxfc.state_space import StateSpace
 
 
@@ -13,6 +17,12 @@ def as_arrays(data):
     """Values and mask for our functions; an unobserved cell holds a number nobody may read."""
     observed = ~np.isnan(data)
     return jnp.asarray(np.where(observed, data, 1e6)), jnp.asarray(observed)
+
+
+def panel_data(data):
+    """A panel as the factor model reads it."""
+    observed = ~np.isnan(data)
+    return PanelData(jnp.asarray(np.where(observed, data, 0.0)), jnp.asarray(observed, float))
 
 
 def space_of(params, shift: np.ndarray | float = 0.0):
@@ -30,6 +40,42 @@ def space_of(params, shift: np.ndarray | float = 0.0):
         design=design,
         observation_offset=np.full(num_series, 0.0) + shift,
         observation_cov=params.idiosyncratic_var,
+    )
+
+
+def ascending(num_states, num_factors):
+    """Positions that turn (f_t, f_{t-1}, ...) into (..., f_{t-1}, f_t), and back."""
+    return np.arange(num_states).reshape(-1, num_factors)[::-1].ravel()
+
+
+def factor_parameters(params, shift: np.ndarray | float = 0.0):
+    """Companion-form parameters as ours: the initial law becomes that of p periods, ascending.
+
+    A law one step before row 0 then belongs to p periods before the panel (`presample`); the
+    stationary law, the same at every time, also to its first p rows.
+    """
+    num_series, num_factors = params.loadings.shape
+    order = ascending(len(params.transition), num_factors)
+    lags = params.transition[:num_factors].reshape(num_factors, -1, num_factors)
+    return FactorParameters(
+        loadings=jnp.asarray(params.loadings),
+        intercept=jnp.zeros(num_series) + shift,
+        idiosyncratic_cov=jnp.asarray(params.idiosyncratic_var),
+        transition=jnp.asarray(lags.swapaxes(0, 1)),
+        innovation_cov=jnp.asarray(params.innovation_cov[:num_factors, :num_factors]),
+        initial_mean=jnp.asarray(params.initial_mean[order]),
+        initial_cov=jnp.asarray(params.initial_cov[np.ix_(order, order)]),
+    )
+
+
+def em_step(num_presample, initial: Initial = "estimated"):
+    """Our EM step in the convention of Banbura and Modugno for variances, no intercepts."""
+    return EMStep(
+        ClosedForm(),
+        variance_floor=jnp.asarray(VARIANCE_FLOOR),
+        initial=initial,
+        presample=num_presample,
+        missing_as_latent=True,
     )
 
 
@@ -119,3 +165,11 @@ def statsmodels_case(num_lags, with_gaps):
         )
 
     return model, read
+
+
+def assert_same_parameters(ours, theirs, rtol):
+    """Each array to `rtol` of its largest entry."""
+    for name in theirs.__dataclass_fields__:
+        expected = np.asarray(getattr(theirs, name))
+        actual = getattr(ours, name)
+        assert_allclose(actual, expected, rtol=0, atol=rtol * np.abs(expected).max(), err_msg=name)

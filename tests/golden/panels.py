@@ -1,23 +1,11 @@
 """The data behind the golden numbers, read in place: nothing of it is part of this repository."""
 
 import importlib.util
-import os
 import pathlib
 
 import numpy as np
 import pandas as pd
 import pytest
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-def shared_file(*parts):
-    """Path of a file of the shared data folder; skips the test where the folder is absent."""
-    folder = os.environ.get("JAXFC_SHARED_DATA", REPOSITORY.parent / "shared" / "data")
-    path = pathlib.Path(folder).joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"needs {'/'.join(parts)} in ../shared/data (or $JAXFC_SHARED_DATA)")
-    return path
 
 
 def statsmodels_file(*parts):
@@ -26,6 +14,11 @@ def statsmodels_file(*parts):
     if spec is None or spec.origin is None:
         pytest.skip("needs statsmodels (extra 'peers')")
     return pathlib.Path(spec.origin).parent.joinpath(*parts)
+
+
+def statsmodels_results(*parts):
+    """Path of one of the stored outputs of other programs in the statsmodels wheel."""
+    return statsmodels_file("tsa", "statespace", "tests", "results", *parts)
 
 
 def attribute(node, name):
@@ -47,16 +40,16 @@ def read_xts(path) -> tuple[np.ndarray, np.ndarray]:
     return values, attribute(matrix.attributes, "index")
 
 
-def bm14_growth():
+def bm14_growth(folder):
     """Growth rates of the Banbura-Modugno panel (357 months, 101 series) and its series table.
 
     Quarterly values stand in the last month of their quarter. Log where the table says so, then
     differences over one month, or over three months for quarterly series.
     """
     rdata = pytest.importorskip("rdata", reason="needs rdata (extra 'dev')")
-    monthly, months = read_xts(shared_file("bm14", "BM14_M.rda"))
-    quarterly, quarters = read_xts(shared_file("bm14", "BM14_Q.rda"))
-    table = rdata.read_rda(shared_file("bm14", "BM14_Models.rda"))["BM14_Models"]
+    monthly, months = read_xts(folder / "BM14_M.rda")
+    quarterly, quarters = read_xts(folder / "BM14_Q.rda")
+    table = rdata.read_rda(folder / "BM14_Models.rda")["BM14_Models"]
     assert np.isin(quarters, months).all()
     spread = np.full((len(months), quarterly.shape[1]), np.nan)
     spread[np.searchsorted(months, quarters)] = quarterly
@@ -74,14 +67,25 @@ def bm14_growth():
 def lutkepohl_growth():
     """Log differences of West German investment, income and consumption, 1960Q2-1982Q4 (91, 3).
 
-    The Stata data set `lutkepohl2` stores the logarithms in single precision; with logarithms in
-    double precision the log-likelihood differs from Stata's in the seventh digit.
+    Logarithms in single precision, as Stata's data set appears to hold them: with double precision
+    the log-likelihood differs from Stata's in the seventh digit, with single in the tenth.
     """
     pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'peers')")
     from statsmodels.tsa.statespace.tests.results.results_varmax import lutkepohl_data
 
     logs = np.log(np.asarray(lutkepohl_data, dtype=float)).astype(np.float32)
     return np.diff(logs, axis=0).astype(float)
+
+
+def stata_forecasts(name):
+    """Out-of-sample forecasts 1979Q1-1982Q4 (16, 3) of one Stata model at its parameters."""
+    table = pd.read_csv(statsmodels_results("results_dynamic_factor_stata.csv"))
+    return table[[f"predict_{name}_{i}" for i in (1, 2, 3)]].to_numpy()[76:]
+
+
+def kfas_table():
+    """KFAS output for `macro_with_gaps`, one row per quarter."""
+    return pd.read_csv(statsmodels_results("results_smoothing_R.csv"))
 
 
 def macro_with_gaps():
@@ -102,8 +106,8 @@ def frbny_growth(monthly_names, quarterly_names=("GDPC1", "ULCNFB")):
     Monthly: percent change, or change for rates and counts; quarterly: annualised percent change,
     in the last month of the quarter.
     """
-    folder = statsmodels_file("tsa", "statespace", "tests", "results", "frbny_nowcast")
-    table = pd.read_csv(folder / "Nowcasting" / "data" / "US" / "2016-06-29.csv", index_col="Date")
+    vintage = ("frbny_nowcast", "Nowcasting", "data", "US", "2016-06-29.csv")
+    table = pd.read_csv(statsmodels_results(*vintage), index_col="Date")
     columns = {}
     for name in monthly_names:
         series = table[name]
