@@ -1,1 +1,61 @@
-"""jaxfc: differentiable forecasting of panels of financial and macroeconomic time series."""
+"""jaxfc: differentiable forecasting of panels of financial and macroeconomic time series, in JAX."""
+
+from jaxfc.factors import (
+    EM,
+    PCA,
+    PPCA,
+    ClosedForm,
+    DynamicFactorModel,
+    FittedFactorModel,
+    TwoStepEM,
+)
+from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
+from jaxfc.frames import read_table
+from jaxfc.fredmd import read_fredmd
+from jaxfc.inversion import invert
+from jaxfc.model import Fitted, Model
+from jaxfc.panel import Panel
+from jaxfc.results import RESULTS
+from jaxfc.state_space import Posterior, StateSpace, TimeVarying
+from jaxfc.transform_rules import (
+    Difference,
+    Growth,
+    Level,
+    Log,
+    LogDifference,
+    Standardise,
+)
+from jaxfc.transforms import transform
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EM",
+    "PCA",
+    "PPCA",
+    "RESULTS",
+    "ClosedForm",
+    "Difference",
+    "DynamicFactorModel",
+    "FactorForecast",
+    "Fitted",
+    "FittedFactorModel",
+    "Forecast",
+    "GaussianForecast",
+    "Growth",
+    "Level",
+    "Log",
+    "LogDifference",
+    "Model",
+    "Panel",
+    "Posterior",
+    "SampleForecast",
+    "Standardise",
+    "StateSpace",
+    "TimeVarying",
+    "TwoStepEM",
+    "invert",
+    "read_fredmd",
+    "read_table",
+    "transform",
+]

@@ -41,7 +41,7 @@ class Forecast(eqx.Module):
 
     @abc.abstractmethod
     def cumulative(self) -> "Forecast":
-        """Law of the running sums over the horizon (multi-period log returns, levels of changes)."""
+        """Law of the running sums over the horizon (multi-period returns, levels of changes)."""
 
     @abc.abstractmethod
     def aggregate(self, weights: Float[Array, "out series"]) -> "Forecast":
@@ -212,6 +212,9 @@ class SampleForecast(Forecast):
     """The empirical law of equally weighted joint `draws`; covariances divide by draws - 1."""
 
     draws: Float[Array, "draws horizon series"]
+
+    def __init__(self, draws: Float[Array, "draws horizon series"]):
+        self.draws = draws
 
     def __check_init__(self):
         if self.draws.shape[0] < 2:

@@ -4,6 +4,8 @@ A batch of fits carries one code per member, so that a failing member neither st
 others; the host verb ``fit`` raises on a code that is not okay unless ``throw=False``.
 """
 
+from typing import cast
+
 import jax
 import optimistix as optx
 
@@ -39,9 +41,12 @@ def throw_if_failed(result: RESULTS, what: str) -> None:
         raise RuntimeError(f"{what}: {RESULTS[result]}")
 
 
+SUCCESSFUL = cast(RESULTS, RESULTS.successful)
+
+
 def select(pred: jax.Array, if_true: RESULTS, if_false: RESULTS) -> RESULTS:
     """``if_true`` where ``pred`` else ``if_false``."""
     return RESULTS.where(pred, if_true, if_false)
 
 
-__all__ = ["RESULTS", "is_okay", "select", "throw_if_failed"]
+__all__ = ["RESULTS", "SUCCESSFUL", "is_okay", "select", "throw_if_failed"]

@@ -176,7 +176,8 @@ def trace_r_squared(
 ) -> Float[Array, ""]:
     """Share of the true factors' variance that lies in the span of the estimated ones.
 
-    tr(F' Fh (Fh' Fh)^{-1} Fh' F) / tr(F' F), in [0, 1], invariant to Fh -> Fh R (Stock, Watson 2002).
+    tr(F' Fh (Fh' Fh)^{-1} Fh' F) / tr(F' F), in [0, 1], invariant to Fh -> Fh R (Stock and Watson
+    2002).
     """
     orthonormal, _ = jnp.linalg.qr(estimate)
     return jnp.sum((orthonormal.T @ truth) ** 2) / jnp.sum(truth**2)

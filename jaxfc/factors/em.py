@@ -47,8 +47,8 @@ class PanelData(eqx.Module):
     """A panel in standardised units as the E- and M-step read it.
 
     `values` hold zeros where `observed` (0.0 or 1.0) is zero. `complete` says at trace time that
-    nothing is missing. `imputed_share` (series,), if given, is the share of each series' values that
-    were filled in by their conditional mean: the M-step then adds their conditional variance.
+    nothing is missing. `imputed_share` (series,), if given, is the share of each series' values
+    that were filled in by their conditional mean: the M-step then adds their variance.
     """
 
     values: Float[Array, "time series"]

@@ -9,14 +9,14 @@ unchanged (likelihood, forecasts), and a Krylov method answers with one of its s
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
 
-from jaxfc.results import RESULTS, select
+from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PyTree
 
 # Relative: far beyond what an approximate M-step or rounding does, even in float32.
@@ -39,10 +39,15 @@ class LikelihoodIteration(optx.AbstractFixedPointSolver):
     pass (an approximate M-step, rounding); one beyond `LARGEST_DECREASE` stops the iteration.
     """
 
-    rtol: Float[Array, ""]
+    # A float option enters as an array, so that another value does not recompile.
+    rtol: Float[Array, ""]  # pyright: ignore
     max_steps: int = eqx.field(static=True)
     atol: float = 0.0
     norm: Callable[[PyTree], Array] = optx.max_norm
+
+    def __init__(self, rtol: Float[Array, ""], max_steps: int):
+        self.rtol = rtol
+        self.max_steps = max_steps
 
     def init(
         self,
@@ -134,16 +139,13 @@ def iterate(
         throw=False,
     )
     state = solution.state
-    result = select(
-        solution.result == optx.RESULTS.successful,
-        RESULTS.successful,
-        select(
-            solution.result == optx.RESULTS.nonlinear_max_steps_reached,
-            RESULTS.nonlinear_max_steps_reached,
-            RESULTS.diverged,
-        ),
+    stopped = select(
+        solution.result == optx.RESULTS.nonlinear_max_steps_reached,
+        cast(RESULTS, RESULTS.nonlinear_max_steps_reached),
+        cast(RESULTS, RESULTS.diverged),
     )
+    result = select(solution.result == optx.RESULTS.successful, SUCCESSFUL, stopped)
     settled = jnp.abs(state.change) < rtol
-    fell = (result == RESULTS.successful) & ~settled & (state.change < -LARGEST_DECREASE)
-    result = select(fell, RESULTS.likelihood_decreased, result)
+    fell = (result == SUCCESSFUL) & ~settled & (state.change < -LARGEST_DECREASE)
+    result = select(fell, cast(RESULTS, RESULTS.likelihood_decreased), result)
     return Outcome(solution.value, solution.stats["num_steps"], state.path, result)

@@ -1,7 +1,7 @@
 """Estimation methods of the factor model: strategies passed to `DynamicFactorModel(method=...)`."""
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -18,13 +18,7 @@ from jaxfc.factors.components import (
 from jaxfc.factors.em import Criterion, EMStep, PanelData
 from jaxfc.factors.iterate import Outcome, iterate
 from jaxfc.factors.moments import FactorPosterior
-from jaxfc.factors.reconstruct import (
-    imputed_share,
-    interpolate_constant,
-    reconstruct_jointly,
-    reconstruct_series,
-)
-from jaxfc.results import RESULTS
+from jaxfc.results import RESULTS, SUCCESSFUL
 from jaxfc.typing import Array, Bool, Float, Int, as_scalar
 from jaxfc_kernels.aggregation import AggregationRows
 
@@ -54,7 +48,8 @@ class Estimate(eqx.Module):
 class Method(eqx.Module):
     """How the parameters are estimated from a standardised panel."""
 
-    handles_aggregates: eqx.AbstractClassVar[bool]
+    # Whether flows observed at a lower frequency than the panel's can be read.
+    handles_aggregates: ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(
@@ -113,16 +108,14 @@ def switch_off(parameters: FactorParameters, active: Bool[Array, " factors"]) ->
 def not_iterated(parameters: FactorParameters, data: PanelData, **extra) -> Estimate:
     """An estimate in closed form."""
     path = jnp.full(1, jnp.nan, data.values.dtype)
-    return Estimate(parameters, data, jnp.asarray(0), path, RESULTS.successful, **extra)
+    return Estimate(parameters, data, jnp.asarray(0), path, SUCCESSFUL, **extra)
 
 
 class PCA(Method):
-    """Principal components of the pairwise covariance; factors by least squares on what is observed.
+    """Principal components of the pairwise covariance; factors by least squares on observed cells.
 
     Residual variances are those of the least-squares fit; the factors are treated as known.
     """
-
-    handles_aggregates = False
 
     def run(
         self,
@@ -182,11 +175,9 @@ def refuse_start(method: Method, start: FactorParameters | None) -> None:
 class PPCA(Method):
     """Probabilistic principal components (Tipping and Bishop 1999), isotropic noise.
 
-    Exact maximum likelihood of the static isotropic model on complete panels; on incomplete ones the
-    covariance is the pairwise one. A VAR is fitted to the factors afterwards.
+    Exact maximum likelihood of the static isotropic model on complete panels; on incomplete ones
+    the covariance is the pairwise one. A VAR is fitted to the factors afterwards.
     """
-
-    handles_aggregates = False
 
     def run(
         self,
@@ -213,8 +204,6 @@ class EM(Method):
     max_steps: int = eqx.field(static=True, default=500)
     criterion: Criterion = eqx.field(static=True, default="loglik")
     missing_as_latent: bool = eqx.field(static=True, default=False)
-
-    handles_aggregates = False
 
     def __check_init__(self):
         if self.max_steps < 1:
@@ -264,85 +253,3 @@ class EM(Method):
     ) -> Estimate:
         outcome = self.iterate(model, data, start, candidate)
         return Estimate(outcome.value, data, outcome.num_steps, outcome.path, outcome.result)
-
-
-class TwoStepEM(Method):
-    """The paper's alternation: estimate on a completed panel, rebuild the incomplete series, repeat.
-
-    The inner estimation is a complete-panel EM (`inner`), restarted from principal components each
-    time unless `restart=False`; the outer loop stops when its likelihood criterion changes by less
-    than `rtol` or after `max_steps`. `cross_section` rebuilds each series from all series' errors
-    instead of its own; `conditional_cov` adds the conditional variance of rebuilt cells to the
-    idiosyncratic variances, without which they are too small (factors.md section 5). Works for
-    stocks, flows and changes in flows on irregular calendars (Defend et al. 2021, section 3).
-    """
-
-    rtol: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-3)
-    max_steps: int = eqx.field(static=True, default=50)
-    inner: EM = eqx.field(default_factory=lambda: EM(rtol=1e-3, max_steps=100))
-    cross_section: bool = eqx.field(static=True, default=False)
-    conditional_cov: bool = eqx.field(static=True, default=False)
-    restart: bool = eqx.field(static=True, default=True)
-
-    handles_aggregates = True
-
-    def __check_init__(self):
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
-        if self.cross_section and self.conditional_cov:
-            raise ValueError(
-                "cross_section=True with conditional_cov=True is not available: the joint "
-                "conditional covariance has no closed form for flows. Use EM() with "
-                "idiosyncratic='full' for stocks, or one of the two options."
-            )
-
-    def run(
-        self,
-        model: "DynamicFactorModel",
-        data: PanelData,
-        rows: AggregationRows | None,
-        start: FactorParameters | None,
-        candidate: Candidate,
-    ) -> Estimate:
-        values, observed = data.values, data.observed
-        share = imputed_share(observed) if self.conditional_cov else None
-
-        def completed(panel: Array) -> PanelData:
-            return PanelData(panel, jnp.ones_like(panel), share, complete=True)
-
-        def alternate(state, args):
-            panel, parameters = state
-            values, observed, rows = args
-            current = completed(panel)
-            warm = None if self.restart else parameters
-            begin = ppca_start(model, centre(current), candidate) if warm is None else warm
-            begin = eqx.tree_at(lambda p: p.intercept, begin, jnp.mean(panel, axis=0))
-            parameters = self.inner.iterate(model, current, begin, candidate).value
-            step = self.inner.step(model, candidate)
-            expectation = step.expect(parameters, current)
-            factors = expectation.posterior.means[model.presample :]
-            common = parameters.intercept + factors @ parameters.loadings.T
-            if self.cross_section:
-                cov = parameters.idiosyncratic_cov
-                cov = jnp.diag(cov) if cov.ndim == 1 else cov
-                panel = reconstruct_jointly(rows, values, observed, common, cov)
-            else:
-                panel = reconstruct_series(rows, values, observed, common)
-            return (panel, parameters), expectation.criterion
-
-        panel = interpolate_constant(rows, values, observed)
-        if start is None:
-            start = ppca_start(model, centre(completed(panel)), candidate)
-        first = jax.lax.stop_gradient((panel, start))
-        outcome = iterate(
-            alternate, first, (values, observed, rows), rtol=self.rtol, max_steps=self.max_steps
-        )
-        panel, parameters = outcome.value
-        return Estimate(
-            parameters, completed(panel), outcome.num_steps, outcome.path, outcome.result
-        )
-
-
-def centre(data: PanelData) -> PanelData:
-    """A complete panel with its column means taken off."""
-    return eqx.tree_at(lambda d: d.values, data, data.values - jnp.mean(data.values, axis=0))

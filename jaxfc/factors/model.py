@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.dynamics import impulse_maps, simulate_panel
 from jaxfc.factors.em import Idiosyncratic, Initial, PanelData
 from jaxfc.factors.identify import principal_rotation, rotate_parameters, rotate_posterior
 from jaxfc.factors.methods import EM, Candidate, Estimate, Method
@@ -26,18 +26,19 @@ if TYPE_CHECKING:
 class DynamicFactorModel(Model):
     """Approximate dynamic factor model of an incomplete, possibly mixed-frequency panel.
 
-        x_t = W f_t + mu + e_t,  e_t ~ N(0, S);    f_t = sum_{l=1..p} A_l f_{t-l} + u_t,  u_t ~ N(0, Q)
+        x_t = W f_t + mu + e_t,                     e_t ~ N(0, S)
+        f_t = sum_{l=1..p} A_l f_{t-l} + u_t,       u_t ~ N(0, Q)
 
     with K = `num_factors` and p = `num_lags` (p = 0: static, f_t ~ N(0, I)); Defend et al. 2021.
 
     **Options:** `method`: PCA(), PPCA(), EM() (the default) or TwoStepEM(); `moments`: ClosedForm()
     or KalmanMoments(); `idiosyncratic`: S "diagonal", "isotropic" or "full"; `initial`: law of the
-    first factors "stationary" (implied by A and Q) or "estimated" (free, as in Banbura and Modugno);
+    first factors "stationary" (implied by A and Q) or "estimated" (free, as in Banbura, Modugno);
     `intercept`: mu the "sample" mean or "estimated" by EM; `standardise` series before estimation;
     `variance_floor` for idiosyncratic variances, in standardised units.
 
-    **Raises** (from `fit`): `ValueError` for K >= N, too few rows, series never observed or constant,
-    and for aggregated series (flows) with a one-step method.
+    **Raises** (from `fit`): `ValueError` for K >= N, too few rows, series never observed or
+    constant, and for aggregated series (flows) with a one-step method.
     """
 
     num_factors: int = eqx.field(static=True)
@@ -79,8 +80,9 @@ class DynamicFactorModel(Model):
                 name for name, kind in zip(panel.names, panel.kinds, strict=True) if kind != "stock"
             ]
             raise ValueError(
-                f"series {', '.join(map(repr, flows[:5]))} are flows observed at a lower frequency, "
-                f"which {type(self.method).__name__} cannot read; use method=TwoStepEM()."
+                f"series {', '.join(map(repr, flows[:5]))} are flows observed at a lower frequency "
+                f"than the panel's, which {type(self.method).__name__} cannot read; "
+                "use method=TwoStepEM()."
             )
         counts = panel.observed.sum(axis=0)
         for i, name in enumerate(panel.names):
@@ -128,7 +130,7 @@ class DynamicFactorModel(Model):
         start: FactorParameters | None = None,
         candidate: Candidate | None = None,
     ) -> "FittedFactorModel":
-        """`estimate` with a warm `start` (parameters of an earlier fit) or a smaller `candidate`."""
+        """`estimate` with a warm `start` (earlier parameters) or a smaller `candidate`."""
         self.check_shape(*values.shape)
         if aggregation is not None and not self.method.handles_aggregates:
             raise ValueError(
@@ -265,53 +267,3 @@ def refuse_key(key: PRNGKeyArray | None, verb: str) -> None:
     """A key that would not be used is a misunderstanding."""
     if key is not None:
         raise ValueError(f"{verb} of a factor model is exact and uses no randomness; omit `key`.")
-
-
-def impulse_maps(
-    transition: Float[Array, "lags factors factors"], horizon: int
-) -> tuple[Float[Array, "future states"], Float[Array, "future future"]]:
-    """Future factors as linear maps of the last p factors (ascending) and of future innovations."""
-    num_lags, num_factors, _ = transition.shape
-    identity = jnp.eye(num_factors, dtype=transition.dtype)
-    zero = jnp.zeros_like(identity)
-    history = [
-        [identity if j == i else zero for j in range(num_lags)] + [zero] * horizon
-        for i in range(num_lags)
-    ]
-    for h in range(horizon):
-        row = [
-            sum((transition[lag] @ history[-1 - lag][j] for lag in range(num_lags)), zero)
-            for j in range(num_lags + horizon)
-        ]
-        row[num_lags + h] = identity
-        history.append(row)
-    maps = jnp.block(history[num_lags:])
-    return maps[:, : num_lags * num_factors], maps[:, num_lags * num_factors :]
-
-
-def simulate_panel(
-    parameters: FactorParameters, num_steps: int, *, key: PRNGKeyArray
-) -> Float[Array, "time series"]:
-    """One path of the standardised panel, factors started from their stationary law."""
-    num_series, num_factors = parameters.loadings.shape
-    num_lags = parameters.num_lags
-    start_key, factor_key, error_key = jax.random.split(key, 3)
-    dtype = parameters.loadings.dtype
-    noise = jax.random.normal(factor_key, (num_steps, num_factors), dtype)
-    noise = noise @ jnp.linalg.cholesky(parameters.innovation_cov).T
-    if num_lags == 0:
-        factors = noise
-    else:
-        cov = stationary_block_cov(parameters.transition, parameters.innovation_cov)
-        start = jnp.linalg.cholesky(cov) @ jax.random.normal(start_key, (cov.shape[0],), dtype)
-
-        def advance(history, innovation):
-            # history (lags, factors), newest last
-            new = innovation + jnp.einsum("lij,lj->i", parameters.transition, history[::-1])
-            return jnp.concatenate([history[1:], new[None]]), new
-
-        _, factors = jax.lax.scan(advance, start.reshape(num_lags, num_factors), noise)
-    errors = jax.random.normal(error_key, (num_steps, num_series), dtype)
-    cov = parameters.idiosyncratic_cov
-    errors = errors * jnp.sqrt(cov) if cov.ndim == 1 else errors @ jnp.linalg.cholesky(cov).T
-    return parameters.intercept + factors @ parameters.loadings.T + errors

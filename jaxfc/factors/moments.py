@@ -221,7 +221,7 @@ def window_moments(
 ) -> tuple[Float[Array, "window window"], int]:
     """sum_t E[(F_t, F_{t-1}, ..., F_{t-p})(.)' | x] over the periods with p predecessors, and
     their number."""
-    num_periods, num_factors = posterior.means.shape
+    num_periods = posterior.means.shape[0]
     count = num_periods - num_lags
     stacked = jnp.concatenate(
         [posterior.means[num_lags - lag : num_periods - lag] for lag in range(num_lags + 1)], axis=1

@@ -5,10 +5,10 @@ Series by series, with Q_i the aggregation rows of series i at its observed time
     x_i = m_i + Q_i' (Q_i Q_i')^{-1} (y_i - Q_i m_i),     m_i = f W_i' + mu_i 1
     Cov = s_i^2 [ I - Q_i' (Q_i Q_i')^{-1} Q_i ]
 
-(Lemma 3.1.7 of Ramsauer 2017; Defend et al. 2021, section 3). With the full cross-section covariance
-S the correction of all series is joint, x = m + vec(U S), U_i = Q_i' l_i, with the multipliers l from
-Q (S kron I) Q' l = y - Q m, solved by conjugate gradients on the structure. Every result satisfies
-Q_i x_i = y_i.
+(Lemma 3.1.7 of Ramsauer 2017; Defend et al. 2021, section 3). With the full cross-section
+covariance S the correction of all series is joint, x = m + vec(U S), U_i = Q_i' l_i, with the
+multipliers l from Q (S kron I) Q' l = y - Q m, solved by conjugate gradients on the structure.
+Every result satisfies Q_i x_i = y_i.
 """
 
 import equinox as eqx

@@ -1,12 +1,12 @@
 """Collapse of a panel under a mask to sufficient statistics of the dimension of the factors.
 
-For x_t = W f_t + e_t, e_t ~ N(0, S), and o the observed set at t, everything the law of f | x needs is
+For x_t = W f_t + e_t, e_t ~ N(0, S), and o the observed set at t, the law of f | x needs only
 
     C_t = W_o' S_oo^{-1} W_o,   b_t = W_o' S_oo^{-1} x_o,   q = sum_t x_o' S_oo^{-1} x_o,
     l = sum_t (n_t ln 2 pi + ln det S_oo)
 
-(Jungbacker and Koopman 2015). The number of series enters nowhere else. Missing cells hold zeros and
-are multiplied by a zero mask: no NaN arithmetic, so derivatives stay finite.
+(Jungbacker and Koopman 2015). The number of series enters nowhere else. Missing cells hold zeros
+and are multiplied by a zero mask: no NaN arithmetic, so derivatives stay finite.
 """
 
 from typing import NamedTuple

@@ -25,7 +25,7 @@ def doubling(transition: Array, constant: Array) -> Array:
         return count + 1, power @ power, total + power @ total @ power.T
 
     start = (jnp.asarray(0), transition, constant)
-    count, power, total = jax.lax.while_loop(unfinished, double, start)
+    _, power, total = jax.lax.while_loop(unfinished, double, start)
     converged = jnp.max(jnp.abs(power)) <= tolerance
     return jnp.where(converged, total, jnp.nan)
 
@@ -51,7 +51,7 @@ def stationary_cov(transition: Array, innovation_cov: Array) -> Array:
 
 
 def companion(transition: Array) -> Array:
-    """Companion matrix (lags * factors, lags * factors) of VAR coefficients (lags, factors, factors).
+    """Companion matrix (states, states) of VAR coefficients (lags, factors, factors).
 
     State order: newest first, (F_t, F_{t-1}, ..., F_{t-p+1}).
     """

@@ -17,12 +17,11 @@ from jaxfc_kernels.small_matrix import MAX_SCALAR, spd_inverse
 
 class PathPrecision(NamedTuple):
     """`diagonal`, `lower` (blocks, m, m) as in block_tridiagonal; `linear` (m,) is S_0^{-1} a for
-    the first block's law N(a, S_0); `quadratic` is a' S_0^{-1} a; `log_det` that of the precision."""
+    the first block's law N(a, S_0); `log_det` is that of the precision."""
 
     diagonal: Array
     lower: Array
     linear: Array
-    quadratic: Array
     log_det: Array
 
 
@@ -60,12 +59,10 @@ def path_precision(
     is_first = (jnp.arange(num_blocks) == 0)[:, None, None]
     is_last = (jnp.arange(num_blocks) == num_blocks - 1)[:, None, None]
     diagonal = jnp.where(is_first, initial_precision, after) + jnp.where(is_last, 0.0, before)
-    linear = initial_precision @ initial_mean
     return PathPrecision(
         diagonal=diagonal,
         lower=jnp.broadcast_to(coupling, (num_blocks, size, size)),
-        linear=linear,
-        quadratic=initial_mean @ linear,
+        linear=initial_precision @ initial_mean,
         log_det=-(initial_log_det + (num_blocks - 1) * num_lags * innovation_log_det),
     )
 

@@ -1,0 +1,58 @@
+"""The factor VAR ahead in time: maps of the future on the past, and simulated panels."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxfc.factors.components import FactorParameters
+from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc_kernels.var_precision import stationary_block_cov
+
+
+def impulse_maps(
+    transition: Float[Array, "lags factors factors"], horizon: int
+) -> tuple[Float[Array, "future states"], Float[Array, "future future"]]:
+    """Future factors as linear maps of the last p factors (ascending) and of future innovations."""
+    num_lags, num_factors, _ = transition.shape
+    identity = jnp.eye(num_factors, dtype=transition.dtype)
+    zero = jnp.zeros_like(identity)
+    history = [
+        [identity if j == i else zero for j in range(num_lags)] + [zero] * horizon
+        for i in range(num_lags)
+    ]
+    for h in range(horizon):
+        row = [
+            sum((transition[lag] @ history[-1 - lag][j] for lag in range(num_lags)), zero)
+            for j in range(num_lags + horizon)
+        ]
+        row[num_lags + h] = identity
+        history.append(row)
+    maps = jnp.block(history[num_lags:])
+    return maps[:, : num_lags * num_factors], maps[:, num_lags * num_factors :]
+
+
+def simulate_panel(
+    parameters: FactorParameters, num_steps: int, *, key: PRNGKeyArray
+) -> Float[Array, "time series"]:
+    """One path of the standardised panel, factors started from their stationary law."""
+    num_series, num_factors = parameters.loadings.shape
+    num_lags = parameters.num_lags
+    start_key, factor_key, error_key = jax.random.split(key, 3)
+    dtype = parameters.loadings.dtype
+    noise = jax.random.normal(factor_key, (num_steps, num_factors), dtype)
+    noise = noise @ jnp.linalg.cholesky(parameters.innovation_cov).T
+    if num_lags == 0:
+        factors = noise
+    else:
+        cov = stationary_block_cov(parameters.transition, parameters.innovation_cov)
+        start = jnp.linalg.cholesky(cov) @ jax.random.normal(start_key, (cov.shape[0],), dtype)
+
+        def advance(history, innovation):
+            # history (lags, factors), newest last
+            new = innovation + jnp.einsum("lij,lj->i", parameters.transition, history[::-1])
+            return jnp.concatenate([history[1:], new[None]]), new
+
+        _, factors = jax.lax.scan(advance, start.reshape(num_lags, num_factors), noise)
+    errors = jax.random.normal(error_key, (num_steps, num_series), dtype)
+    cov = parameters.idiosyncratic_cov
+    errors = errors * jnp.sqrt(cov) if cov.ndim == 1 else errors @ jnp.linalg.cholesky(cov).T
+    return parameters.intercept + factors @ parameters.loadings.T + errors
