@@ -64,29 +64,37 @@ def pairwise_cov(
 
 
 def principal_loadings(
-    values: Float[Array, "time series"], observed: Float[Array, "time series"], num_factors: int
+    values: Float[Array, "time series"],
+    observed: Float[Array, "time series"],
+    num_factors: int,
+    active: Bool[Array, " factors"] | None = None,
 ) -> tuple[Float[Array, "series factors"], Float[Array, " factors"], Float[Array, ""]]:
     """Leading eigenvectors and eigenvalues of the pairwise covariance, and the noise variance.
 
     The noise variance is that of probabilistic principal components, (N - K)^{-1} sum of the
-    remaining eigenvalues (Tipping and Bishop 1999). Costs 2 T N^2 + 9 N^3 flops.
+    remaining eigenvalues (Tipping and Bishop 1999), where K counts the `active` factors, the leading
+    ones. Costs 2 T N^2 + 9 N^3 flops.
     """
     num_series = values.shape[1]
     eigenvalues, vectors = jnp.linalg.eigh(pairwise_cov(values, observed))
     leading = eigenvalues[::-1][:num_factors]
-    remaining = jnp.sum(eigenvalues) - jnp.sum(leading)
+    counted = jnp.ones(num_factors, bool) if active is None else active
+    remaining = jnp.sum(eigenvalues) - jnp.sum(jnp.where(counted, leading, 0.0))
     floor = 1e-3 * jnp.mean(eigenvalues)
-    noise = jnp.maximum(remaining / (num_series - num_factors), floor)
+    noise = jnp.maximum(remaining / (num_series - jnp.sum(counted)), floor)
     return vectors[:, ::-1][:, :num_factors], leading, noise
 
 
 def ppca_loadings(
-    values: Float[Array, "time series"], observed: Float[Array, "time series"], num_factors: int
+    values: Float[Array, "time series"],
+    observed: Float[Array, "time series"],
+    num_factors: int,
+    active: Bool[Array, " factors"] | None = None,
 ) -> tuple[Float[Array, "series factors"], Float[Array, ""]]:
     """W = U (L - s^2 I)^{1/2} and s^2 (Tipping and Bishop 1999, equation 7)."""
-    vectors, leading, noise = principal_loadings(values, observed, num_factors)
+    vectors, leading, noise = principal_loadings(values, observed, num_factors, active)
     scale = jnp.sqrt(jnp.maximum(leading - noise, 1e-3 * jnp.abs(leading) + 1e-12))
-    return vectors * scale, noise
+    return mask_factors(vectors * scale, active), noise
 
 
 def static_factors(
@@ -108,11 +116,12 @@ def yule_walker(
     factors: Float[Array, "time factors"],
     num_lags: int,
     active_lags: Bool[Array, " lags"] | None = None,
+    active_factors: Bool[Array, " factors"] | None = None,
 ) -> tuple[Float[Array, "lags factors factors"], Float[Array, "factors factors"]]:
     """VAR(p) coefficients and innovation covariance from autocovariances with divisor T.
 
     Unlike least squares these are always stationary, so they can start an estimation whose initial
-    law is the stationary one. `active_lags` switches single lags off.
+    law is the stationary one. Lags and factors that are not active get coefficients of zero.
     """
     num_times, num_factors = factors.shape
     autocov = [
@@ -125,9 +134,12 @@ def yule_walker(
     regressors = jnp.block(rows)
     cross = jnp.concatenate(autocov[1:], axis=1)
     size = num_lags * num_factors
-    ridge = 1e-8 * jnp.trace(autocov[0]) / num_factors * jnp.eye(size, dtype=factors.dtype)
-    if active_lags is not None:
-        on = jnp.repeat(active_lags, num_factors)
+    lags = jnp.ones(num_lags, bool) if active_lags is None else active_lags
+    among = jnp.ones(num_factors, bool) if active_factors is None else active_factors
+    mean_variance = jnp.sum(jnp.where(among, jnp.diagonal(autocov[0]), 0.0)) / jnp.sum(among)
+    ridge = 1e-8 * mean_variance * jnp.eye(size, dtype=factors.dtype)
+    if active_lags is not None or active_factors is not None:
+        on = (lags[:, None] & among).reshape(-1)
         regressors = jnp.where(on[:, None] & on, regressors, jnp.eye(size, dtype=factors.dtype))
         cross = jnp.where(on, cross, 0.0)
     coefficients = jnp.linalg.solve(regressors + ridge, cross.T).T
@@ -143,6 +155,7 @@ def with_dynamics(
     factors: Float[Array, "time factors"],
     num_lags: int,
     active_lags: Bool[Array, " lags"] | None = None,
+    active_factors: Bool[Array, " factors"] | None = None,
 ) -> FactorParameters:
     """Parameters with a VAR(p) fitted to `factors` by Yule-Walker, stationary initial law."""
     num_series, num_factors = loadings.shape
@@ -150,7 +163,7 @@ def with_dynamics(
         transition = jnp.zeros((0, num_factors, num_factors), loadings.dtype)
         innovation_cov = initial_cov = jnp.eye(num_factors, dtype=loadings.dtype)
     else:
-        transition, innovation_cov = yule_walker(factors, num_lags, active_lags)
+        transition, innovation_cov = yule_walker(factors, num_lags, active_lags, active_factors)
         initial_cov = stationary_block_cov(transition, innovation_cov)
     return FactorParameters(
         loadings=loadings,

@@ -172,7 +172,10 @@ class EMStep(eqx.Module):
                 parameters.initial_mean,
                 parameters.initial_cov,
             )
-        moments, count = window_moments(posterior, num_lags)
+        # Periods before the panel are no innovations of the VAR: then every candidate has them all.
+        shorter = self.active_lags is not None and self.initial == "stationary"
+        used = jnp.sum(self.active_lags) if shorter else None
+        moments, count = window_moments(posterior, num_lags, used)
         regressors, cross = moments[num_factors:, num_factors:], moments[:num_factors, num_factors:]
         switched_on = self.active_states(num_lags, num_factors)
         if switched_on is not None:

@@ -36,18 +36,22 @@ class LikelihoodIteration(optx.AbstractFixedPointSolver):
     """y <- f(y) until |change of log-likelihood| / mean of the two < rtol.
 
     `aux` of the step must be the log-likelihood at the step's argument. Small decreases are let
-    pass (an approximate M-step, rounding); one beyond `LARGEST_DECREASE` stops the iteration.
+    pass (an approximate M-step, rounding); if `ascending`, one beyond `LARGEST_DECREASE` stops the
+    iteration.
     """
 
     # A float option enters as an array, so that another value does not recompile.
-    rtol: Float[Array, ""]  # pyright: ignore
+    rtol: Float[Array, ""]
     max_steps: int = eqx.field(static=True)
     atol: float = 0.0
     norm: Callable[[PyTree], Array] = optx.max_norm
 
-    def __init__(self, rtol: Float[Array, ""], max_steps: int):
-        self.rtol = rtol
+    ascending: bool = eqx.field(static=True, default=True)
+
+    def __init__(self, rtol: Float[Array, ""], max_steps: int, ascending: bool):
+        self.rtol = rtol  # pyright: ignore[reportIncompatibleVariableOverride]
         self.max_steps = max_steps
+        self.ascending = ascending
 
     def init(
         self,
@@ -92,7 +96,8 @@ class LikelihoodIteration(optx.AbstractFixedPointSolver):
         tags: frozenset[object],
     ) -> tuple[Bool[Array, ""], optx.RESULTS]:
         settled = jnp.abs(state.change) < self.rtol
-        return settled | (state.change < -LARGEST_DECREASE), optx.RESULTS.successful
+        fell = self.ascending & (state.change < -LARGEST_DECREASE)
+        return settled | fell, optx.RESULTS.successful
 
     def postprocess(
         self,
@@ -124,13 +129,17 @@ def iterate(
     *,
     rtol: Float[Array, ""],
     max_steps: int,
+    ascending: bool = True,
 ) -> Outcome:
-    """Fixed point of `step`, at most `max_steps` steps; differentiable with respect to `args`."""
+    """Fixed point of `step`, at most `max_steps` steps; differentiable with respect to `args`.
+
+    `ascending=False` for steps whose criterion may fall by design.
+    """
     tolerance = 1e-2 * float(jnp.finfo(rtol.dtype).eps) ** 0.5
     linear_solver = lx.GMRES(rtol=tolerance, atol=tolerance, restart=50, stagnation_iters=100)
     solution = optx.fixed_point(
         step,
-        LikelihoodIteration(rtol, max_steps),
+        LikelihoodIteration(rtol, max_steps, ascending),
         start,
         args,
         has_aux=True,

@@ -71,23 +71,22 @@ def ppca_start(
     The noise starts isotropic on purpose: the principal components' residual covariance is singular
     along the loadings and would freeze a full-covariance EM where it stands.
     """
-    loadings, noise = ppca_loadings(data.values, data.observed, model.num_factors)
-    loadings = mask_factors(loadings, candidate.factors)
+    active = candidate.factors
+    loadings, noise = ppca_loadings(data.values, data.observed, model.num_factors, active)
     num_series = loadings.shape[0]
     variances = jnp.full(num_series, noise)
     factors = static_factors(data.values, data.observed, loadings, variances)
-    if candidate.factors is not None:
-        # Inactive factors keep a unit-variance white noise of their own, independent of the data.
-        factors = jnp.where(candidate.factors, factors, 0.0)
     cov = jnp.diag(variances) if model.idiosyncratic == "full" else variances
-    parameters = with_dynamics(loadings, cov, factors, model.num_lags, candidate.lags)
-    if candidate.factors is None or model.num_lags == 0:
-        return parameters
-    return switch_off(parameters, candidate.factors)
+    parameters = with_dynamics(loadings, cov, factors, model.num_lags, candidate.lags, active)
+    return switch_off(parameters, active)
 
 
-def switch_off(parameters: FactorParameters, active: Bool[Array, " factors"]) -> FactorParameters:
+def switch_off(
+    parameters: FactorParameters, active: Bool[Array, " factors"] | None
+) -> FactorParameters:
     """Inactive factors become independent white noise that loads on nothing."""
+    if active is None or parameters.num_lags == 0:
+        return parameters
     both = active[:, None] & active
     identity = jnp.eye(active.size, dtype=parameters.loadings.dtype)
     states = jnp.tile(active, parameters.num_lags)
@@ -142,7 +141,9 @@ class PCA(Method):
         )
         residuals = data.values - data.observed * (factors @ loadings.T)
         cov = residual_cov(model, residuals, data.observed)
-        parameters = with_dynamics(loadings, cov, factors, model.num_lags, candidate.lags)
+        active = candidate.factors
+        parameters = with_dynamics(loadings, cov, factors, model.num_lags, candidate.lags, active)
+        parameters = switch_off(parameters, active)
         num_times, num_factors = factors.shape
         zeros = jnp.zeros((model.num_lags + 1, num_times, num_factors, num_factors), cov.dtype)
         posterior = FactorPosterior(factors, zeros, jnp.asarray(jnp.nan, cov.dtype))

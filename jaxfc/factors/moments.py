@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
-from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.typing import Array, Float, Int, PRNGKeyArray
 from jaxfc_kernels import block_tridiagonal
 from jaxfc_kernels.block_tridiagonal import Factorisation
 from jaxfc_kernels.collapse import LOG_2PI, Collapsed
@@ -217,25 +217,51 @@ def sample_factors(
 
 
 def window_moments(
-    posterior: FactorPosterior, num_lags: int
-) -> tuple[Float[Array, "window window"], int]:
+    posterior: FactorPosterior,
+    num_lags: int,
+    num_predecessors: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "window window"], int | Int[Array, ""]]:
     """sum_t E[(F_t, F_{t-1}, ..., F_{t-p})(.)' | x] over the periods with p predecessors, and
-    their number."""
+    their number.
+
+    `num_predecessors` < p: a model with fewer lags in arrays for p takes the periods that have that
+    many; lags before the first period, which such a model does not use, count as zero.
+    """
+    if num_predecessors is not None:
+        posterior = after_empty_periods(posterior, num_lags)
     num_periods = posterior.means.shape[0]
     count = num_periods - num_lags
+    if num_predecessors is not None:
+        used = jnp.arange(count) >= num_predecessors
     stacked = jnp.concatenate(
         [posterior.means[num_lags - lag : num_periods - lag] for lag in range(num_lags + 1)], axis=1
     )
+    if num_predecessors is not None:
+        stacked = jnp.where(used[:, None], stacked, 0.0)
     total = stacked.T @ stacked
     rows = []
     for i in range(num_lags + 1):
         row = []
         for j in range(num_lags + 1):
             newer, lag = min(i, j), abs(i - j)
-            cov = jnp.sum(posterior.lag_covs[lag, num_lags - newer : num_periods - newer], axis=0)
+            covs = posterior.lag_covs[lag, num_lags - newer : num_periods - newer]
+            if num_predecessors is not None:
+                covs = jnp.where(used[:, None, None], covs, 0.0)
+            cov = jnp.sum(covs, axis=0)
             row.append(cov if i <= j else cov.T)
         rows.append(row)
+    if num_predecessors is not None:
+        count = count - num_predecessors
     return total + jnp.block(rows), count
+
+
+def after_empty_periods(posterior: FactorPosterior, num_periods: int) -> FactorPosterior:
+    """Moments preceded by periods in which all of them are zero."""
+    return FactorPosterior(
+        jnp.pad(posterior.means, ((num_periods, 0), (0, 0))),
+        jnp.pad(posterior.lag_covs, ((0, 0), (num_periods, 0), (0, 0), (0, 0))),
+        posterior.evidence,
+    )
 
 
 def expected_factor_loglik(

@@ -91,8 +91,14 @@ class TwoStepEM(Method):
         if start is None:
             start = ppca_start(model, centre(completed(panel)), candidate)
         first = jax.lax.stop_gradient((panel, start))
+        # The likelihood of a panel that is rebuilt each time need not rise.
         outcome = iterate(
-            alternate, first, (values, observed, rows), rtol=self.rtol, max_steps=self.max_steps
+            alternate,
+            first,
+            (values, observed, rows),
+            rtol=self.rtol,
+            max_steps=self.max_steps,
+            ascending=False,
         )
         panel, parameters = outcome.value
         return Estimate(

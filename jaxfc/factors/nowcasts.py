@@ -1,0 +1,143 @@
+"""Nowcasts: every incomplete series at the panel's frequency, with what the data leave open."""
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxfc.factors.methods import PCA
+from jaxfc.factors.model import FittedFactorModel
+from jaxfc.factors.moments import sample_factors
+from jaxfc.factors.reconstruct import Nowcast, reconstruct_jointly, reconstruction_draws
+from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
+from jaxfc_kernels.aggregation import AggregationRows
+from jaxfc_kernels.collapse import collapse_diagonal, collapse_full
+
+if TYPE_CHECKING:
+    from jaxfc.panel import Panel
+
+
+def nowcast(
+    fitted: FittedFactorModel, panel: "Panel", num_draws: int, *, key: PRNGKeyArray
+) -> Nowcast:
+    """Mean and standard deviation of all series at the panel's frequency, in data units.
+
+        x = z + S Q' (Q S Q')^{-1} (y - Q z),   z = W f + mu + e,   f ~ p(f | panel), e ~ N(0, S)
+
+    The mean is exact: the data where a row was observed by itself; elsewhere the rebuilt panel of
+    a two-step fit, and for one-step fits W E[f | panel] + mu (plus what the errors of the same row
+    say, for a full S). Every mean satisfies Q x = y. The standard deviation comes from
+    `num_draws` such draws (relative error 1 / sqrt(2 num_draws)) and is exactly 0 where the value
+    itself was observed.
+
+    Parameters are taken as known. With aggregated series (or any two-step fit) the factors have
+    their law given the *rebuilt* panel, the convention of the source: the bands then leave out
+    what rebuilt cells do not know about the factors, and are too narrow where much is missing.
+
+    **Arguments:** the panel that was fitted; `num_draws` at least 2.
+
+    **Raises:** `ValueError` for another panel than the fitted one, or fewer than 2 draws.
+
+    Source: Defend et al. (2021), section 3; conditioning by kriging (Journel and Huijbregts 1978).
+    """
+    if num_draws < 2:
+        raise ValueError(f"num_draws must be at least 2 to have a spread, got {num_draws}.")
+    values, observed = panel.arrays()
+    if observed.shape != fitted.observed.shape or bool(jnp.any(observed != fitted.observed)):
+        raise ValueError(
+            f"the panel {observed.shape} is not the one that was fitted "
+            f"{fitted.observed.shape}, or other cells of it are observed; nowcast takes the panel "
+            "given to fit."
+        )
+    return nowcast_arrays(fitted, values, observed, panel.aggregation, num_draws, key=key)
+
+
+@eqx.filter_jit
+def nowcast_arrays(
+    fitted: FittedFactorModel,
+    values: Float[Array, "time series"],
+    observed: Bool[Array, "time series"],
+    aggregation: AggregationRows | None,
+    num_draws: int,
+    *,
+    key: PRNGKeyArray,
+) -> Nowcast:
+    """`nowcast` on arrays: pure. Memory: draws x time x series."""
+    mask = observed.astype(values.dtype)
+    standardised = fitted.scaling.standardise(values, mask, aggregation)
+    factor_key, error_key = jax.random.split(key)
+    common = common_draws(fitted, num_draws, key=factor_key)
+    cov = fitted.parameters.idiosyncratic_cov
+    noise = jax.random.normal(error_key, common.shape, common.dtype)
+    if uses_cross_section(fitted):
+        unconditional = common + noise @ jnp.linalg.cholesky(cov).T
+
+        def conditioned(path: Array) -> Array:
+            return reconstruct_jointly(aggregation, standardised, mask, path, cov)
+
+        draws = jax.vmap(conditioned)(unconditional)
+    else:
+        errors = noise * jnp.sqrt(fitted.parameters.variances)
+        draws = reconstruction_draws(aggregation, standardised, mask, common, errors)
+    seen = observed & by_itself(aggregation, observed.shape)
+    std = jnp.where(seen, 0.0, fitted.scaling.scale * jnp.std(draws, axis=0, ddof=1))
+    mean = jnp.where(seen, values, conditional_mean(fitted, standardised, mask))
+    return Nowcast(mean=mean, std=std)
+
+
+def by_itself(aggregation: AggregationRows | None, shape: tuple[int, int]) -> Array:
+    """Which cells are the value of their own row if observed, (time, series)."""
+    if aggregation is None:
+        return jnp.ones(shape, bool)
+    own = jnp.asarray(aggregation.own_row) == jnp.arange(shape[0])
+    plain = own.all(axis=1) & (jnp.asarray(aggregation.own_weight) == 1.0).all(axis=1)
+    return jnp.broadcast_to(plain[jnp.asarray(aggregation.group)], shape)
+
+
+def rebuilds_panel(fitted: FittedFactorModel) -> bool:
+    """Whether the estimation rebuilt the incomplete series itself (two-step methods)."""
+    return fitted.model.method.handles_aggregates
+
+
+def uses_cross_section(fitted: FittedFactorModel) -> bool:
+    """Whether the errors of the other series inform a cell."""
+    if fitted.model.idiosyncratic != "full":
+        return False
+    return not rebuilds_panel(fitted) or getattr(fitted.model.method, "cross_section", False)
+
+
+def conditional_mean(
+    fitted: FittedFactorModel,
+    standardised: Float[Array, "time series"],
+    mask: Float[Array, "time series"],
+) -> Float[Array, "time series"]:
+    """E[x | panel] in data units, before observed cells are set."""
+    if rebuilds_panel(fitted):
+        return fitted.scaling.restore(fitted.completed)
+    if not uses_cross_section(fitted):
+        return fitted.common
+    parameters = fitted.parameters
+    common = parameters.intercept + fitted.factors @ parameters.loadings.T
+    joint = reconstruct_jointly(None, standardised, mask, common, parameters.idiosyncratic_cov)
+    return fitted.scaling.restore(joint)
+
+
+def common_draws(
+    fitted: FittedFactorModel, num_draws: int, *, key: PRNGKeyArray
+) -> Float[Array, "draws time series"]:
+    """Draws of W f + mu in standardised units; the factors of principal components are known."""
+    parameters, presample = fitted.parameters, fitted.model.presample
+    mask = fitted.observed.astype(fitted.completed.dtype)
+    if isinstance(fitted.model.method, PCA):
+        factors = jnp.broadcast_to(fitted.factors, (num_draws, *fitted.factors.shape))
+    else:
+        if rebuilds_panel(fitted):
+            mask = jnp.ones_like(mask)
+        centred = fitted.completed - mask * parameters.intercept
+        full = parameters.idiosyncratic_cov.ndim == 2
+        collapse = collapse_full if full else collapse_diagonal
+        collapsed = collapse(centred, mask, parameters.loadings, parameters.idiosyncratic_cov)
+        factors = sample_factors(parameters, collapsed, num_draws, key=key, presample=presample)
+        factors = factors[:, presample:]
+    return parameters.intercept + factors @ parameters.loadings.T
