@@ -72,8 +72,8 @@ def principal_loadings(
     """Leading eigenvectors and eigenvalues of the pairwise covariance, and the noise variance.
 
     The noise variance is that of probabilistic principal components, (N - K)^{-1} sum of the
-    remaining eigenvalues (Tipping and Bishop 1999), where K counts the `active` factors, the leading
-    ones. Costs 2 T N^2 + 9 N^3 flops.
+    remaining eigenvalues (Tipping and Bishop 1999), where K counts the `active` factors, which must
+    lead. Costs 2 T N^2 + 9 N^3 flops.
     """
     num_series = values.shape[1]
     eigenvalues, vectors = jnp.linalg.eigh(pairwise_cov(values, observed))

@@ -173,8 +173,8 @@ class EMStep(eqx.Module):
                 parameters.initial_cov,
             )
         # Periods before the panel are no innovations of the VAR: then every candidate has them all.
-        shorter = self.active_lags is not None and self.initial == "stationary"
-        used = jnp.sum(self.active_lags) if shorter else None
+        lags = self.active_lags if self.initial == "stationary" else None
+        used = None if lags is None else jnp.sum(lags)
         moments, count = window_moments(posterior, num_lags, used)
         regressors, cross = moments[num_factors:, num_factors:], moments[:num_factors, num_factors:]
         switched_on = self.active_states(num_lags, num_factors)

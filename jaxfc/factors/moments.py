@@ -231,13 +231,17 @@ def window_moments(
         posterior = after_empty_periods(posterior, num_lags)
     num_periods = posterior.means.shape[0]
     count = num_periods - num_lags
-    if num_predecessors is not None:
-        used = jnp.arange(count) >= num_predecessors
+
+    def used(terms: Array) -> Array:
+        if num_predecessors is None:
+            return terms
+        late = jnp.arange(terms.shape[0]) >= num_predecessors
+        return jnp.where(late.reshape(-1, *[1] * (terms.ndim - 1)), terms, 0.0)
+
     stacked = jnp.concatenate(
         [posterior.means[num_lags - lag : num_periods - lag] for lag in range(num_lags + 1)], axis=1
     )
-    if num_predecessors is not None:
-        stacked = jnp.where(used[:, None], stacked, 0.0)
+    stacked = used(stacked)
     total = stacked.T @ stacked
     rows = []
     for i in range(num_lags + 1):
@@ -245,14 +249,12 @@ def window_moments(
         for j in range(num_lags + 1):
             newer, lag = min(i, j), abs(i - j)
             covs = posterior.lag_covs[lag, num_lags - newer : num_periods - newer]
-            if num_predecessors is not None:
-                covs = jnp.where(used[:, None, None], covs, 0.0)
-            cov = jnp.sum(covs, axis=0)
+            cov = jnp.sum(used(covs), axis=0)
             row.append(cov if i <= j else cov.T)
         rows.append(row)
-    if num_predecessors is not None:
-        count = count - num_predecessors
-    return total + jnp.block(rows), count
+    if num_predecessors is None:
+        return total + jnp.block(rows), count
+    return total + jnp.block(rows), count - num_predecessors
 
 
 def after_empty_periods(posterior: FactorPosterior, num_periods: int) -> FactorPosterior:
