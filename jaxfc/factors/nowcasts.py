@@ -86,7 +86,7 @@ def nowcast_arrays(
     return Nowcast(mean=mean, std=std)
 
 
-def by_itself(aggregation: AggregationRows | None, shape: tuple[int, int]) -> Array:
+def by_itself(aggregation: AggregationRows | None, shape: tuple[int, ...]) -> Array:
     """Which cells are the value of their own row if observed, (time, series)."""
     if aggregation is None:
         return jnp.ones(shape, bool)
