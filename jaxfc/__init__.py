@@ -1,4 +1,4 @@
-"""jaxfc: differentiable forecasting of panels of financial and macroeconomic time series, in JAX."""
+"""jaxfc: differentiable forecasts of panels of financial and macroeconomic time series, in JAX."""
 
 from jaxfc.factors import (
     EM,
@@ -7,6 +7,7 @@ from jaxfc.factors import (
     ClosedForm,
     DynamicFactorModel,
     FittedFactorModel,
+    KalmanMoments,
     TwoStepEM,
 )
 from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
@@ -43,6 +44,7 @@ __all__ = [
     "Forecast",
     "GaussianForecast",
     "Growth",
+    "KalmanMoments",
     "Level",
     "Log",
     "LogDifference",

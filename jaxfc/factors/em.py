@@ -236,8 +236,9 @@ class Regression(eqx.Module):
 
     def solve(
         self, moments: Float[Array, "*batch regressors regressors"], cross: Array
-    ) -> Float[Array, "*batch regressors"]:
-        """Coefficients from normal equations, inactive factors switched off."""
+    ) -> Float[Array, "series regressors"]:
+        """Coefficients of every series from normal equations (`moments` one for all, or one each),
+        inactive factors switched off."""
         size = moments.shape[-1]
         if self.active_factors is not None:
             active = self.active_factors

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 
 class AggregationRows(NamedTuple):
@@ -67,7 +68,7 @@ def aggregate_transpose(rows: AggregationRows, multipliers: Array) -> Array:
     return jax.vmap(one, in_axes=(1, 0), out_axes=1)(multipliers, rows.group)
 
 
-def row_sums(rows: AggregationRows, dtype: jnp.dtype) -> tuple[Array, Array]:
+def row_sums(rows: AggregationRows, dtype: DTypeLike) -> tuple[Array, Array]:
     """Per series and row: sum of the weights and of their squares, each (time, series)."""
     num_times = rows.own_row.shape[1]
 
@@ -82,7 +83,7 @@ def row_sums(rows: AggregationRows, dtype: jnp.dtype) -> tuple[Array, Array]:
     return totals[rows.group].T, squares[rows.group].T
 
 
-def row_couplings(rows: AggregationRows, dtype: jnp.dtype) -> tuple[Array, Array]:
+def row_couplings(rows: AggregationRows, dtype: DTypeLike) -> tuple[Array, Array]:
     """Per series: sum_t own_weight[t] next_weight[t] filed under the earlier row (time, series),
     and the index of the later row it couples to (the number of times: none)."""
     num_times = rows.own_row.shape[1]
@@ -137,7 +138,7 @@ def solve_rows(rows: AggregationRows, observed: Array, residuals: Array) -> Arra
     return solved[:-1]
 
 
-def identity_rows(num_times: int, num_series: int, dtype: jnp.dtype) -> AggregationRows:
+def identity_rows(num_times: int, num_series: int, dtype: DTypeLike) -> AggregationRows:
     """Every series at the panel's own frequency (or a stock): Q = I."""
     times = jnp.arange(num_times)[None, :]
     return AggregationRows(
