@@ -6,14 +6,13 @@ what surrounds it, on CPU and GPU alike. All functions take leading batch axes.
 """
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
 # Above this size the unrolled code compiles slowly and the library call wins.
 MAX_UNROLLED = 12
 # Up to this size the elimination is unrolled down to scalars.
-MAX_SCALAR = 3
+MAX_SCALAR = 2
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -45,24 +44,32 @@ def inverse_by_scalars(matrix: Array) -> tuple[Array, Array]:
     return jnp.stack(rows, axis=-2), jnp.stack(pivots, axis=-1)
 
 
-def inverse_by_sweeps(matrix: Array) -> tuple[Array, Array]:
-    """Sweep-operator inverse and pivots, row by row; 2 m^3 flops.
+def inverse_by_blocks(matrix: Array) -> tuple[Array, Array]:
+    """Inverse and pivots by halves, down to `MAX_SCALAR`; about 2 m^3 flops.
 
-    Sweeping pivot k maps A to A - a_k a_k' / d with row and column k replaced by a_k / d and the
-    pivot by -1 / d; after all sweeps the matrix is -A^{-1} (Goodnight 1979).
+    With [[A, B'], [B, C]], G = B A^{-1} and the Schur complement S = C - G B':
+
+        inverse = [[A^{-1} + G' S^{-1} G, -G' S^{-1}], [-S^{-1} G, S^{-1}]],  pivots of A, then of S
+
+    A few products of half the size, which a compiler vectorises, instead of m dependent sweeps over
+    the whole matrix: 1.3 to 1.8 times faster and quicker to compile (see kernels/README.md).
     """
     size = matrix.shape[-1]
-    unit = np.eye(size, dtype=bool)
-    pivots = []
-    for k in range(size):
-        pivot = matrix[..., k, k]
-        pivots.append(pivot)
-        row = matrix[..., k, :] / pivot[..., None]
-        swept = matrix - matrix[..., :, k, None] * row[..., None, :]
-        swept = jnp.where(unit[k][:, None], row[..., None, :], swept)
-        swept = jnp.where(unit[k][None, :], row[..., :, None], swept)
-        matrix = jnp.where(np.outer(unit[k], unit[k]), -1.0 / pivot[..., None, None], swept)
-    return -matrix, jnp.stack(pivots, axis=-1)
+    if size <= MAX_SCALAR:
+        return inverse_by_scalars(matrix)
+    half = size // 2
+    below = matrix[..., half:, :half]
+    top_inverse, top_pivots = inverse_by_blocks(matrix[..., :half, :half])
+    gain = matmul(below, top_inverse)
+    complement = matrix[..., half:, half:] - matmul(gain, jnp.swapaxes(below, -1, -2))
+    low_inverse, low_pivots = inverse_by_blocks(complement)
+    corner = -matmul(low_inverse, gain)
+    top = top_inverse - matmul(jnp.swapaxes(gain, -1, -2), corner)
+    rows = [
+        jnp.concatenate([top, jnp.swapaxes(corner, -1, -2)], axis=-1),
+        jnp.concatenate([corner, low_inverse], axis=-1),
+    ]
+    return jnp.concatenate(rows, axis=-2), jnp.concatenate([top_pivots, low_pivots], axis=-1)
 
 
 def inverse_by_cholesky(matrix: Array) -> tuple[Array, Array]:
@@ -84,9 +91,7 @@ def spd_inverse(matrix: Array, implementation: str) -> tuple[Array, Array]:
         raise ValueError(
             f"unknown implementation {implementation!r}; use 'gauss_jordan' or 'cholesky'."
         )
-    if matrix.shape[-1] <= MAX_SCALAR:
-        return inverse_by_scalars(matrix)
-    return inverse_by_sweeps(matrix)
+    return inverse_by_blocks(matrix)
 
 
 def fastest_implementation(size: int) -> str:
