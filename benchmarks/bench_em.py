@@ -1,0 +1,320 @@
+"""EM iterations and whole fits against statsmodels and nowcastbox, at equal likelihood.
+
+    taskset -c 1 env OMP_NUM_THREADS=1 python benchmarks/bench_em.py [--quick] [--save]
+
+Needs the extra `peers`. Panels of `panels.py` with 20 % of the cells missing, independent
+idiosyncratic errors, float64, one process for all three packages.
+
+Table `em_iteration`: CPU time of one EM iteration (E-step, M-step, log-likelihood), each package in
+its own convention of the initial law, from the same principal-component start.
+
+Table `em_likelihood`: that the three compute the same thing. `same_point`: difference of the
+log-likelihoods at the peer's parameters; `one_step`: largest difference of the parameters after one
+iteration from there (statsmodels: all parameters and the initial law; nowcastbox shortens some steps
+of the VAR, so its loadings and variances only); `ours_end`, `peer_end`: log-likelihoods where each
+package's own EM stops from its own start at a relative change of 1e-8, or after 500 steps.
+statsmodels estimates the law of the first state (`initial="estimated"`, p - 1 periods before the
+panel), nowcastbox keeps the stationary one.
+
+Table `em_fit`: CPU time of a whole fit to a relative change of 1e-6 by each package's public entry,
+statsmodels and nowcastbox with everything that they compute on the way.
+"""
+
+import argparse
+import warnings
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from nowcastbox.core.data import MixedFrequencyData
+from nowcastbox.models import MixedFreqDFM
+from nowcastbox.models import em as nowcastbox_em
+from panels import SIZES, draw_panel, starting_point
+from statsmodels.tsa.statespace.dynamic_factor_mq import DynamicFactorMQ
+from timing import compile_seconds, cpu_seconds, report
+
+from jaxfc.factors import EM, ClosedForm, DynamicFactorModel
+from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.em import EMStep, PanelData
+from jaxfc.factors.iterate import iterate
+from jaxfc_kernels.var_precision import stationary_block_cov
+
+MISSING = 0.2
+TIGHT = 1e-8
+USUAL = 1e-6
+NO_FLOOR = 1e-12
+MAX_STEPS = 500
+
+
+def em_step(initial: str, num_lags: int) -> EMStep:
+    """Our iteration in the convention of statsmodels ("estimated") or nowcastbox ("stationary")."""
+    return EMStep(
+        moments=ClosedForm(),
+        variance_floor=jnp.asarray(NO_FLOOR),
+        initial=initial,
+        presample=num_lags - 1 if initial == "estimated" else 0,
+        missing_as_latent=initial == "estimated",
+    )
+
+
+def as_function(step: EMStep) -> Callable:
+    """The step as a plain function: `jax.jit` asks for something hashable."""
+    return lambda parameters, data: step(parameters, data)
+
+
+def frame(values: np.ndarray, observed: np.ndarray) -> pd.DataFrame:
+    """The panel as the peers take it: monthly, NaN where missing."""
+    index = pd.period_range("1980-01", periods=values.shape[0], freq="M")
+    columns = [f"x{i}" for i in range(values.shape[1])]
+    return pd.DataFrame(np.where(observed > 0, values, np.nan), index=index, columns=columns)
+
+
+class Statsmodels:
+    """DynamicFactorMQ and its parameters in our form."""
+
+    def __init__(self, table: pd.DataFrame, num_factors: int, num_lags: int):
+        self.num_factors, self.num_lags = num_factors, num_lags
+        self.model = DynamicFactorMQ(
+            table,
+            factors=1,
+            factor_multiplicities=num_factors,  # one block: a joint VAR, not one per factor
+            factor_orders=num_lags,
+            idiosyncratic_ar1=False,
+            standardize=False,
+        )
+
+    def iterate(self, params: np.ndarray, init=None):
+        """One EM iteration."""
+        return self.model._em_iteration(params, init=init, mstep_method="missing")
+
+    def fit(self, tolerance: float, return_params: bool):
+        """Their EM from their start."""
+        return self.model.fit_em(
+            maxiter=MAX_STEPS, tolerance=tolerance, disp=False, return_params=return_params
+        )
+
+    def parameters(self, params: np.ndarray, init=None) -> FactorParameters:
+        """Their parameters; `init` is their law of the state (f_1, f_0, ...), newest first."""
+        self.model.update(params)
+        space = self.model.ssm
+        num_factors, num_lags = self.num_factors, self.num_lags
+        states = num_factors * num_lags
+        transition = np.asarray(space["transition"])[:num_factors, :states]
+        transition = transition.reshape(num_factors, num_lags, num_factors).swapaxes(0, 1)
+        innovation_cov = np.asarray(space["state_cov"])[:num_factors, :num_factors]
+        if init is None:
+            mean = np.zeros(states)
+            cov = np.asarray(stationary_block_cov(jnp.asarray(transition), innovation_cov))
+        else:
+            ascending = np.arange(states).reshape(num_lags, num_factors)[::-1].ravel()
+            mean = np.asarray(init.constant)[ascending]
+            cov = np.asarray(init.stationary_cov)[np.ix_(ascending, ascending)]
+        loadings = np.asarray(space["design"])[:, :num_factors]
+        variances = np.diag(np.asarray(space["obs_cov"]))
+        return as_parameters(loadings, variances, transition, innovation_cov, mean, cov)
+
+
+class Nowcastbox:
+    """MixedFreqDFM and its parameters in our form."""
+
+    def __init__(self, table: pd.DataFrame, num_factors: int, num_lags: int):
+        self.num_factors, self.num_lags = num_factors, num_lags
+        self.panel = MixedFrequencyData(table, "M")
+        self.layout = nowcastbox_em.build_layout(self.panel, num_factors, num_lags, None, "iid")
+        self.start = nowcastbox_em.pca_initial_parameters(self.panel, self.layout)
+        self.values = self.panel.values
+        self.method = MixedFreqDFM().filter_method
+
+    def expect(self, params):
+        """E-step."""
+        space = nowcastbox_em.build_state_space(params, self.layout, self.values.shape[0])
+        return nowcastbox_em.e_step(space, self.values, method=self.method)
+
+    def iterate(self, params):
+        """One EM iteration."""
+        return nowcastbox_em.m_step(self.expect(params), self.layout, self.values, params)
+
+    def fit(self, tolerance: float) -> nowcastbox_em.EMOutcome:
+        """Their EM from their start."""
+        return nowcastbox_em.run_em(
+            self.start,
+            self.layout,
+            self.values,
+            max_iter=MAX_STEPS,
+            tol=tolerance,
+            method=self.method,
+        )
+
+    def parameters(self, params) -> FactorParameters:
+        """Their parameters with the stationary initial law."""
+        shape = (self.num_factors, self.num_lags, self.num_factors)
+        transition = params.transition[0].reshape(shape).swapaxes(0, 1)
+        innovation_cov = params.factor_cov[0]
+        cov = np.asarray(stationary_block_cov(jnp.asarray(transition), innovation_cov))
+        loadings = params.loadings[:, : self.num_factors]
+        mean = np.zeros(cov.shape[0])
+        return as_parameters(loadings, params.obs_var, transition, innovation_cov, mean, cov)
+
+
+def as_parameters(loadings, variances, transition, innovation_cov, mean, cov) -> FactorParameters:
+    """Arrays as `FactorParameters`."""
+    return FactorParameters(
+        loadings=jnp.asarray(loadings),
+        intercept=jnp.zeros(loadings.shape[0]),
+        idiosyncratic_cov=jnp.asarray(variances),
+        transition=jnp.asarray(transition),
+        innovation_cov=jnp.asarray(innovation_cov),
+        initial_mean=jnp.asarray(mean),
+        initial_cov=jnp.asarray(cov),
+    )
+
+
+def largest_difference(a: FactorParameters, b: FactorParameters, names: tuple[str, ...]) -> float:
+    """Largest absolute difference over the named fields."""
+    return max(float(jnp.max(jnp.abs(getattr(a, n) - getattr(b, n)))) for n in names)
+
+
+def our_end(step: EMStep, start: FactorParameters, data: PanelData) -> tuple[float, int]:
+    """Log-likelihood and number of steps of our EM to a relative change of `TIGHT`."""
+
+    def run(parameters, data):
+        outcome = iterate(step, parameters, data, rtol=jnp.asarray(TIGHT), max_steps=MAX_STEPS)
+        return outcome.path[outcome.num_steps - 1], outcome.num_steps
+
+    loglik, num_steps = jax.jit(run)(start, data)
+    return float(loglik), int(num_steps)
+
+
+def against_statsmodels(size: tuple, peer: Statsmodels, step, ours, start, data) -> dict:
+    """Row of `em_likelihood` for statsmodels."""
+    result = peer.fit(TIGHT, return_params=False)
+    params, init = np.asarray(result.params), result.mle_retvals["inits"][-1]
+    theirs, next_params = peer.iterate(params, init)
+    moved, loglik = ours(peer.parameters(params, init), data)
+    states = np.asarray(theirs.smoothed_state)[:, 0], np.asarray(theirs.smoothed_state_cov)[..., 0]
+    next_init = type(init)(init.k_states, "known", constant=states[0], stationary_cov=states[1])
+    names = tuple(field for field in vars(moved) if field != "intercept")
+    end, num_steps = our_end(step, start, data)
+    return {
+        "size": "x".join(map(str, size)),
+        "peer": "statsmodels",
+        "same_point": abs(float(loglik) - float(theirs.llf_obs.sum())),
+        "one_step": largest_difference(moved, peer.parameters(next_params, next_init), names),
+        "ours_end": end,
+        "peer_end": float(theirs.llf_obs.sum()),
+        "ours_steps": num_steps,
+        "peer_steps": int(result.mle_retvals["iter"]),
+    }
+
+
+def against_nowcastbox(size: tuple, peer: Nowcastbox, step, ours, start, data) -> dict:
+    """Row of `em_likelihood` for nowcastbox."""
+    outcome = peer.fit(TIGHT)
+    moved, loglik = ours(peer.parameters(outcome.params), data)
+    there = peer.expect(outcome.params).loglikelihood
+    stepped = peer.parameters(peer.iterate(outcome.params))
+    end, num_steps = our_end(step, start, data)
+    return {
+        "size": "x".join(map(str, size)),
+        "peer": "nowcastbox",
+        "same_point": abs(float(loglik) - there),
+        "one_step": largest_difference(moved, stepped, ("loadings", "idiosyncratic_cov")),
+        "ours_end": end,
+        "peer_end": float(outcome.loglikelihood_path[-1]),
+        "ours_steps": num_steps,
+        "peer_steps": outcome.n_iter,
+    }
+
+
+def whole_fits(size, table, values, observed, repeats) -> dict:
+    """Row of `em_fit`."""
+    _, _, num_factors, num_lags = size
+    model = DynamicFactorModel(num_factors, num_lags, method=EM(rtol=USUAL))
+    values, seen = jnp.asarray(values), jnp.asarray(observed > 0)
+    ours, compiling = compile_seconds(lambda v, o: model.estimate(v, o), values, seen)
+    target = table.columns[0]
+    iterative = {"n_factors": num_factors, "factor_lags": num_lags, "idiosyncratic": "iid"}
+
+    def statsmodels():
+        return Statsmodels(table, num_factors, num_lags).fit(USUAL, return_params=False)
+
+    def nowcastbox():
+        peer = MixedFreqDFM(**iterative, tol=USUAL, max_iter=MAX_STEPS)
+        return peer.fit(MixedFrequencyData(table, "M"), target=target)
+
+    seconds = cpu_seconds(
+        {"ours": lambda: ours(values, seen), "sm": statsmodels, "nb": nowcastbox}, **repeats
+    )
+    return {
+        "size": "x".join(map(str, size)),
+        "ours_ms": 1e3 * seconds["ours"],
+        "ours_compile_s": compiling,
+        "ours_steps": int(ours(values, seen).num_steps),
+        "statsmodels_ms": 1e3 * seconds["sm"],
+        "statsmodels_ratio": seconds["sm"] / seconds["ours"],
+        "nowcastbox_ms": 1e3 * seconds["nb"],
+        "nowcastbox_ratio": seconds["nb"] / seconds["ours"],
+    }
+
+
+def bench(size: tuple[int, int, int, int], quick: bool) -> tuple[dict, list[dict], dict]:
+    """Rows of the three tables for one size."""
+    _, _, num_factors, num_lags = size
+    values, observed = draw_panel(*size, MISSING)
+    table = frame(values, observed)
+    start, data = starting_point(values, observed, num_factors, num_lags)
+    sm, nb = Statsmodels(table, num_factors, num_lags), Nowcastbox(table, num_factors, num_lags)
+    steps, ours, compiling = {}, {}, {}
+    for initial in ("stationary", "estimated"):
+        steps[initial] = em_step(initial, num_lags)
+        ours[initial], compiling[initial] = compile_seconds(
+            as_function(steps[initial]), start, data
+        )
+    sm_start = sm.model.start_params
+    repeats = {"num_samples": 3, "num_rounds": 1} if quick else {}
+    seconds = cpu_seconds(
+        {
+            "stationary": lambda: ours["stationary"](start, data),
+            "estimated": lambda: ours["estimated"](start, data),
+            "sm": lambda: sm.iterate(sm_start),
+            "nb": lambda: nb.iterate(nb.start),
+        },
+        **repeats,
+    )
+    iteration = {
+        "size": "x".join(map(str, size)),
+        "ours_stationary_ms": 1e3 * seconds["stationary"],
+        "ours_estimated_ms": 1e3 * seconds["estimated"],
+        "ours_compile_s": compiling["stationary"],
+        "statsmodels_ms": 1e3 * seconds["sm"],
+        "statsmodels_ratio": seconds["sm"] / seconds["estimated"],
+        "nowcastbox_ms": 1e3 * seconds["nb"],
+        "nowcastbox_ratio": seconds["nb"] / seconds["stationary"],
+    }
+    likelihood = [
+        against_statsmodels(size, sm, steps["estimated"], ours["estimated"], start, data),
+        against_nowcastbox(size, nb, steps["stationary"], ours["stationary"], start, data),
+    ]
+    fit_repeats = {"num_samples": 1 if quick else 3, "num_rounds": 1}
+    return iteration, likelihood, whole_fits(size, table, values, observed, fit_repeats)
+
+
+def main() -> None:
+    """All sizes, or the smallest with `--quick`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the smallest size, few repeats")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.csv")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    warnings.simplefilter("ignore")  # the peers warn about monthly indices and iteration limits
+    rows = [bench(size, options.quick) for size in (SIZES[:1] if options.quick else SIZES)]
+    packages = ("statsmodels", "nowcastbox")
+    report("em_iteration", [row[0] for row in rows], *packages, save=options.save)
+    report("em_likelihood", [r for row in rows for r in row[1]], *packages, save=options.save)
+    report("em_fit", [row[2] for row in rows], *packages, save=options.save)
+
+
+if __name__ == "__main__":
+    main()
