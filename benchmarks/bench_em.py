@@ -10,9 +10,9 @@ its own convention of the initial law, from the same principal-component start.
 
 Table `em_likelihood`: that the three compute the same thing. `same_point`: difference of the
 log-likelihoods at the peer's parameters; `one_step`: largest difference of the parameters after one
-iteration from there (statsmodels: all parameters and the initial law; nowcastbox shortens some steps
-of the VAR, so its loadings and variances only); `ours_end`, `peer_end`: log-likelihoods where each
-package's own EM stops from its own start at a relative change of 1e-8, or after 500 steps.
+iteration from there (statsmodels: all parameters and the initial law; nowcastbox shortens some
+steps of the VAR, so its loadings and variances only); `ours_end`, `peer_end`: log-likelihoods where
+each package's own EM stops from its own start at a relative change of 1e-8, or after 500 steps.
 statsmodels estimates the law of the first state (`initial="estimated"`, p - 1 periods before the
 panel), nowcastbox keeps the stationary one.
 
@@ -273,7 +273,7 @@ def bench(size: tuple[int, int, int, int], quick: bool) -> tuple[dict, list[dict
             as_function(steps[initial]), start, data
         )
     sm_start = sm.model.start_params
-    repeats = {"num_samples": 3, "num_rounds": 1} if quick else {}
+    repeats = {"num_samples": 3, "num_rounds": 1} if quick else {"num_rounds": 7}
     seconds = cpu_seconds(
         {
             "stationary": lambda: ours["stationary"](start, data),

@@ -40,7 +40,7 @@ def counts(size: tuple[int, int, int, int]) -> dict[str, tuple[float, float, int
     blocks = FLOAT_BYTES * num_blocks * block**2
     return {
         "collapse": (2.0 * cells * (num_factors + pairs), 2 * panel + moments, 1),
-        "tridiagonal": (12.0 * num_blocks * block**3, 8 * blocks, 2 * num_blocks),
+        "tridiagonal": (28.0 / 3.0 * num_blocks * block**3, 8 * blocks, 2 * num_blocks),
         "residuals": (2.0 * cells * num_factors, 2 * panel, 1),
         "m_step": (2.0 * cells * (num_factors + 2 * pairs), 2 * panel + 2 * moments, 1),
     }

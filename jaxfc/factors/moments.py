@@ -68,7 +68,7 @@ class Moments(eqx.Module):
 class ClosedForm(Moments):
     """Block-tridiagonal posterior precision in super-blocks of p periods (the default).
 
-    Cost 12 T K^3 p^2 flops, depth 2 T / p. `implementation` of the pivots: "gauss_jordan",
+    Cost about 9 T K^3 p^2 flops, depth 2 T / p. `implementation` of the pivots: "gauss_jordan",
     "cholesky", or None for the faster one at the size at hand (see kernels/README.md).
     """
 
@@ -220,23 +220,30 @@ def window_moments(
     posterior: FactorPosterior,
     num_lags: int,
     num_predecessors: Int[Array, ""] | None = None,
+    end: Int[Array, ""] | None = None,
 ) -> tuple[Float[Array, "window window"], int | Int[Array, ""]]:
-    """sum_t E[(F_t, F_{t-1}, ..., F_{t-p})(.)' | x] over the periods with p predecessors, and
-    their number.
+    """sum_t E[(F_t, F_{t-1}, ..., F_{t-p})(.)' | x] over the periods with p predecessors before
+    period `end` (None: all), and their number.
 
     `num_predecessors` < p: a model with fewer lags in arrays for p takes the periods that have that
     many; lags before the first period, which such a model does not use, count as zero.
     """
+    first_window = num_lags
     if num_predecessors is not None:
         posterior = after_empty_periods(posterior, num_lags)
+        first_window = 0
     num_periods = posterior.means.shape[0]
-    count = num_periods - num_lags
+    windows = first_window + jnp.arange(num_periods - num_lags)
+    keep = None
+    if num_predecessors is not None:
+        keep = windows >= num_predecessors
+    if end is not None:
+        keep = windows < end if keep is None else keep & (windows < end)
 
     def used(terms: Array) -> Array:
-        if num_predecessors is None:
+        if keep is None:
             return terms
-        late = jnp.arange(terms.shape[0]) >= num_predecessors
-        return jnp.where(late.reshape(-1, *[1] * (terms.ndim - 1)), terms, 0.0)
+        return jnp.where(keep.reshape(-1, *[1] * (terms.ndim - 1)), terms, 0.0)
 
     stacked = jnp.concatenate(
         [posterior.means[num_lags - lag : num_periods - lag] for lag in range(num_lags + 1)], axis=1
@@ -252,9 +259,8 @@ def window_moments(
             cov = jnp.sum(used(covs), axis=0)
             row.append(cov if i <= j else cov.T)
         rows.append(row)
-    if num_predecessors is None:
-        return total + jnp.block(rows), count
-    return total + jnp.block(rows), count - num_predecessors
+    count = num_periods - num_lags if keep is None else jnp.sum(keep)
+    return total + jnp.block(rows), count
 
 
 def after_empty_periods(posterior: FactorPosterior, num_periods: int) -> FactorPosterior:

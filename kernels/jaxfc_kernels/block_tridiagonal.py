@@ -8,7 +8,7 @@ position (s, s-1) (`lower`[0] is never read), and linear term h:
     inverse    V_s = L_s^{-1} + J_{s+1}' V_{s+1} J_{s+1},  V_{s+1,s} = -V_{s+1} J_{s+1}
     log det    sum_s log det L_s
 
-Cost about 12 S m^3 flops, sequential depth 2 S, memory O(S m^2). The precision is never inverted as
+Cost about 9 S m^3 flops, sequential depth 2 S, memory O(S m^2). The precision is never inverted as
 a whole: only the blocks inside the band of its inverse are formed (Takahashi's equations). Unlike a
 covariance recursion it subtracts nothing that grows with the state's persistence, which is why it
 keeps its digits in float32.

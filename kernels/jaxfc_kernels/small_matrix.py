@@ -45,7 +45,7 @@ def inverse_by_scalars(matrix: Array) -> tuple[Array, Array]:
 
 
 def inverse_by_blocks(matrix: Array) -> tuple[Array, Array]:
-    """Inverse and pivots by halves, down to `MAX_SCALAR`; about 2 m^3 flops.
+    """Inverse and pivots by halves, down to `MAX_SCALAR`; about 4 m^3 / 3 flops.
 
     With [[A, B'], [B, C]], G = B A^{-1} and the Schur complement S = C - G B':
 
