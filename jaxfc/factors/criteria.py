@@ -4,7 +4,7 @@ With l_1 >= l_2 >= ... the eigenvalues of the N x N covariance of the (standardi
 criterion for every K = 1..Kmax is a function of them, so one eigendecomposition serves all.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ import numpy as np
 from jaxfc.factors.components import pairwise_cov
 from jaxfc.factors.scaling import fit_scaling
 from jaxfc.typing import Array, Bool, Float, Int
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Residual = Literal["ppca", "pca"]
 FactorCriterion = Literal[
@@ -38,23 +41,33 @@ class FactorCriteria(eqx.Module):
     eigenvalue_ratio: Float[Array, " factors"]
     growth_ratio: Float[Array, " factors"]
 
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each number of factors, one column for each criterion (host side)."""
+        import pandas as pd
+
+        columns = {name: np.asarray(getattr(self, name)) for name in CRITERIA}
+        return pd.DataFrame(columns, index=pd.RangeIndex(1, self.pc1.size + 1, name="num_factors"))
+
     def selected(self, criterion: FactorCriterion) -> Int[Array, ""]:
-        """The number of factors that a criterion selects."""
+        """The number of factors that a criterion selects; 0 if it is nowhere finite."""
         check_criterion(criterion)
         return best(criterion, getattr(self, criterion)) + 1
 
 
+CRITERIA = tuple(FactorCriteria.__dataclass_fields__)
+
+
 def check_criterion(criterion: str) -> None:
     """Raise `ValueError` if there is no such criterion."""
-    names = tuple(FactorCriteria.__dataclass_fields__)
-    if criterion not in names:
-        raise ValueError(f"unknown criterion {criterion!r}; use one of {', '.join(names)}.")
+    if criterion not in CRITERIA:
+        raise ValueError(f"unknown criterion {criterion!r}; use one of {', '.join(CRITERIA)}.")
 
 
 def best(criterion: FactorCriterion, values: Float[Array, " factors"]) -> Int[Array, ""]:
-    """Position of the best value of a criterion; values that are not finite never win."""
+    """Position of the best value of a criterion among the finite ones, -1 if there are none."""
     signed = values if criterion in MAXIMISED else -values
-    return jnp.argmax(jnp.where(jnp.isfinite(signed), signed, -jnp.inf))
+    finite = jnp.isfinite(signed)
+    return jnp.where(jnp.any(finite), jnp.argmax(jnp.where(finite, signed, -jnp.inf)), -1)
 
 
 def factor_criteria(
@@ -66,26 +79,27 @@ def factor_criteria(
     residual: Residual = "ppca",
     standardise: bool = True,
 ) -> FactorCriteria:
-    """All criteria for K = 1..`max_factors` from one eigendecomposition; pure, for `jit` and `vmap`.
+    """All criteria for K = 1..`max_factors` from one eigendecomposition; for `jit` and `vmap`.
 
-        PC_j(K) = V(K) + K V(Kmax) g_j,      IC_j(K) = ln V(K) + K g_j,      V(K) = sum_{k>K} l_k / N
+        V(K) = sum_{k>K} l_k / N,            v(K) = sum_{k>K} l_k / (N - K),      m = min(N, T)
+        PC_j(K) = V(K) + K V(Kmax) g_j,      IC_j(K) = ln V(K) + K g_j
         g_1 = (N + T) / (N T) ln(N T / (N + T)),   g_2 = (N + T) / (N T) ln m,   g_3 = ln m / m
-        modified(K) = V_r(K) + K s^2 g_2,    s^2 = multiplier (v(1) - v(Kmax)),  m = min(N, T)
+        modified(K) = V_r(K) + K s^2 g_2,    s^2 = multiplier (v(1) - v(Kmax))
         ER(K) = l_K / l_{K+1},               GR(K) = ln(V(K-1) / V(K)) / ln(V(K) / V(K+1))
 
-    with v(K) = sum_{k>K} l_k / (N - K), the residual variance of probabilistic principal components.
-    V_r is v for `residual="ppca"` and V for "pca". `multiplier` scales the penalty; the default
-    1 / (Kmax - 1) makes it the slope of the line through v(1) and v(Kmax). Too small a multiplier
-    does less harm than too large a one.
+    V_r is v, the residual variance of probabilistic principal components, for `residual="ppca"` and
+    V for "pca". `multiplier` scales the penalty; the default 1 / (Kmax - 1) makes it the slope of
+    the line through v(1) and v(Kmax). Too small a multiplier does less harm than too large a one.
 
     The covariance of an incomplete panel is the pairwise one (each entry over the times at which
-    both series are observed); eigenvalues that this leaves below zero enter sums as they are, and a
-    criterion that takes their logarithm or ratio is NaN there and selects among the others. Series
-    are centred, and put on unit variance if `standardise`.
+    both series are observed), which need not be definite: what it adds to the small eigenvalues
+    makes all but the two ratios select too many factors (`select_model` rebuilds the panel
+    instead), and a ratio or logarithm of a value below zero is NaN and is not selected. Series are
+    centred, and put on unit variance if `standardise`.
 
     **Raises:** `ValueError` unless 2 <= `max_factors` <= N - 2, or for an unknown `residual`.
 
-    Source: Bai and Ng (2002), section 5; Ahn and Horenstein (2013), equations 3 and 4; Defend et al.
+    Source: Bai and Ng (2002), section 5; Ahn and Horenstein (2013), section 2; Defend et al.
     (2021), equations 16 to 19.
     """
     check_sizes(max_factors, values.shape[1], residual)
@@ -129,9 +143,9 @@ def criteria_from(
     if multiplier is None:
         multiplier = 1.0 / (max_factors - 1)
     numbers = np.arange(1, max_factors + 1)
-    # remaining[K - 1, k] = sum of the eigenvalues after the k-th, seen with K factors
-    remaining = jnp.sum(eigenvalues, axis=1, keepdims=True) - jnp.cumsum(eigenvalues, axis=1)
-    remaining = jnp.concatenate([jnp.sum(eigenvalues, axis=1, keepdims=True), remaining], axis=1)
+    # remaining[K - 1, k] = sum of the eigenvalues after the k-th, seen with K factors; summed from
+    # the smallest on, as a difference from the trace would lose the digits of a small rest.
+    remaining = jnp.cumsum(eigenvalues[:, ::-1], axis=1)[:, ::-1]
     rows = np.arange(max_factors)
     before, at, after = (remaining[rows, numbers + shift] for shift in (-1, 0, 1))
     pca, ppca = at / num_series, at / (num_series - numbers)

@@ -1,0 +1,50 @@
+"""A fitted model on data: the panel its moments were computed on, and its moments on another."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxfc.factors.em import PanelData
+from jaxfc.factors.methods import EM, PCA, Candidate
+from jaxfc.factors.model import FittedFactorModel
+
+
+def fitted_data(fitted: FittedFactorModel) -> PanelData:
+    """The standardised panel that the factors of `fitted` are conditioned on.
+
+    The observed cells for one-step methods, the rebuilt (complete) panel for two-step ones.
+    """
+    if fitted.model.method.handles_aggregates:
+        return PanelData(fitted.completed, jnp.ones_like(fitted.completed), complete=True)
+    return PanelData(fitted.completed, fitted.observed.astype(fitted.completed.dtype))
+
+
+def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:
+    """The fitted model with the factors' law given another (standardised) panel; pure.
+
+    Parameters stay; `factors`, `factor_covs`, `last_mean`, `last_cov` and `loglik` are those of
+    `data`, by one E-step. The other fields describe the estimation and stay too.
+
+    **Raises:** `ValueError` for principal components, whose factors are regressions, no moments of
+    the model.
+    """
+    if isinstance(fitted.model.method, PCA):
+        raise ValueError(
+            "the factors of PCA() are least-squares regressions, not moments of the model given "
+            "data; use PPCA(), EM() or TwoStepEM()."
+        )
+    model = fitted.model
+    expectation = EM().step(model, Candidate()).expect(fitted.parameters, data)
+    posterior, num_lags = expectation.posterior, max(model.num_lags, 1)
+    num_periods = posterior.means.shape[0]
+    log_scale = jnp.sum(jnp.sum(data.observed, axis=0) * jnp.log(fitted.scaling.scale))
+    return dataclasses.replace(
+        fitted,
+        factors=posterior.means[model.presample :],
+        factor_covs=posterior.covs[model.presample :],
+        last_mean=posterior.means[-num_lags:].reshape(-1),
+        last_cov=posterior.joint_cov(range(num_periods - num_lags, num_periods)),
+        completed=data.values,
+        observed=data.observed > 0,
+        loglik=expectation.loglik - log_scale,
+    )
