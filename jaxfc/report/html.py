@@ -1,0 +1,112 @@
+"""A report as one HTML file that needs nothing beside it: text, tables, embedded figures."""
+
+import base64
+import dataclasses
+import io
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+DPI = 130
+LONG_TEXT = 40  # characters beyond which a cell may wrap
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure, the name of its PNG file (without ending) and what it shows."""
+
+    name: str
+    figure: Figure
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """A table as it is shown; `file` is the CSV beside the page that holds all its digits."""
+
+    caption: str
+    frame: pd.DataFrame
+    file: str = ""
+    decimals: int = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Section:
+    """One chapter of the report."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG image."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI)
+    return stream.getvalue()
+
+
+def cell(value: object, decimals: int) -> str:
+    """One cell of a table: a number with its digits, a date by its day, NaN as a dash."""
+    if isinstance(value, pd.Timestamp):
+        return f"{value:%Y-%m-%d}"
+    if isinstance(value, float | np.floating):
+        return "–" if np.isnan(value) else f"{value:.{decimals}f}"
+    return str(value)
+
+
+def shown(table: Table) -> dict[str, object]:
+    """A table as the template reads it: numbers to the right, all as text."""
+    frame = table.frame
+    numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    rows = [
+        [cell(value, table.decimals) for value in row]
+        for row in frame.itertuples(index=False, name=None)
+    ]
+    return {
+        "caption": table.caption,
+        "file": table.file,
+        "head": list(zip(map(str, frame.columns), numeric, strict=True)),
+        "rows": [
+            [
+                (text, number, len(text) > LONG_TEXT)
+                for text, number in zip(row, numeric, strict=True)
+            ]
+            for row in rows
+        ],
+    }
+
+
+def write_report(
+    folder: Path, title: str, subtitle: str, sections: list[Section], sources: list[str]
+) -> Path:
+    """`report.html` in `folder`, and every picture as a PNG of its own; returns the page's path."""
+    chapters = []
+    for section in sections:
+        pictures = []
+        for picture in section.pictures:
+            image = png(picture.figure)
+            (folder / f"{picture.name}.png").write_bytes(image)
+            encoded = base64.b64encode(image).decode("ascii")
+            pictures.append({"caption": picture.caption, "data": encoded, "name": picture.name})
+        chapters.append(
+            {
+                "title": section.title,
+                "text": section.text,
+                "pictures": pictures,
+                "tables": [shown(table) for table in section.tables],
+            }
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxfc.report", "."), autoescape=True, trim_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=title, subtitle=subtitle, chapters=chapters, sources=sources
+    )
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
