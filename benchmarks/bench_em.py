@@ -41,6 +41,7 @@ from jaxfc.factors.em import EMStep, PanelData
 from jaxfc.factors.iterate import iterate
 from jaxfc_kernels.var_precision import stationary_block_cov
 
+TABLES = ("em_iteration", "em_likelihood", "em_fit")
 MISSING = 0.2
 TIGHT = 1e-8
 USUAL = 1e-6
@@ -259,7 +260,32 @@ def whole_fits(size, table, values, observed, repeats) -> dict:
     }
 
 
-def bench(size: tuple[int, int, int, int], quick: bool) -> tuple[dict, list[dict], dict]:
+def iterations(size, sm: Statsmodels, nb: Nowcastbox, ours, start, data, repeats) -> dict:
+    """Row of `em_iteration`."""
+    sm_start = sm.model.start_params
+    seconds = cpu_seconds(
+        {
+            "stationary": lambda: ours["stationary"](start, data),
+            "estimated": lambda: ours["estimated"](start, data),
+            "sm": lambda: sm.iterate(sm_start),
+            "nb": lambda: nb.iterate(nb.start),
+        },
+        **repeats,
+    )
+    return {
+        "size": "x".join(map(str, size)),
+        "ours_stationary_ms": 1e3 * seconds["stationary"],
+        "ours_estimated_ms": 1e3 * seconds["estimated"],
+        "statsmodels_ms": 1e3 * seconds["sm"],
+        "statsmodels_ratio": seconds["sm"] / seconds["estimated"],
+        "nowcastbox_ms": 1e3 * seconds["nb"],
+        "nowcastbox_ratio": seconds["nb"] / seconds["stationary"],
+    }
+
+
+def bench(
+    size: tuple[int, int, int, int], quick: bool, iterations_only: bool
+) -> tuple[list[dict], list[dict], list[dict]]:
     """Rows of the three tables for one size."""
     _, _, num_factors, num_lags = size
     values, observed = draw_panel(*size, MISSING)
@@ -272,33 +298,17 @@ def bench(size: tuple[int, int, int, int], quick: bool) -> tuple[dict, list[dict
         ours[initial], compiling[initial] = compile_seconds(
             as_function(steps[initial]), start, data
         )
-    sm_start = sm.model.start_params
     repeats = {"num_samples": 3, "num_rounds": 1} if quick else {"num_rounds": 7}
-    seconds = cpu_seconds(
-        {
-            "stationary": lambda: ours["stationary"](start, data),
-            "estimated": lambda: ours["estimated"](start, data),
-            "sm": lambda: sm.iterate(sm_start),
-            "nb": lambda: nb.iterate(nb.start),
-        },
-        **repeats,
-    )
-    iteration = {
-        "size": "x".join(map(str, size)),
-        "ours_stationary_ms": 1e3 * seconds["stationary"],
-        "ours_estimated_ms": 1e3 * seconds["estimated"],
-        "ours_compile_s": compiling["stationary"],
-        "statsmodels_ms": 1e3 * seconds["sm"],
-        "statsmodels_ratio": seconds["sm"] / seconds["estimated"],
-        "nowcastbox_ms": 1e3 * seconds["nb"],
-        "nowcastbox_ratio": seconds["nb"] / seconds["stationary"],
-    }
+    row = iterations(size, sm, nb, ours, start, data, repeats)
+    row["ours_compile_s"] = compiling["stationary"]
+    if iterations_only:
+        return [row], [], []
     likelihood = [
         against_statsmodels(size, sm, steps["estimated"], ours["estimated"], start, data),
         against_nowcastbox(size, nb, steps["stationary"], ours["stationary"], start, data),
     ]
     fit_repeats = {"num_samples": 1 if quick else 3, "num_rounds": 1}
-    return iteration, likelihood, whole_fits(size, table, values, observed, fit_repeats)
+    return [row], likelihood, [whole_fits(size, table, values, observed, fit_repeats)]
 
 
 def main() -> None:
@@ -306,14 +316,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the smallest size, few repeats")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.csv")
+    parser.add_argument("--iterations-only", action="store_true", help="only em_iteration")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore")  # the peers warn about monthly indices and iteration limits
-    rows = [bench(size, options.quick) for size in (SIZES[:1] if options.quick else SIZES)]
-    packages = ("statsmodels", "nowcastbox")
-    report("em_iteration", [row[0] for row in rows], *packages, save=options.save)
-    report("em_likelihood", [r for row in rows for r in row[1]], *packages, save=options.save)
-    report("em_fit", [row[2] for row in rows], *packages, save=options.save)
+    sizes = SIZES[:1] if options.quick else SIZES
+    rows = [bench(size, options.quick, options.iterations_only) for size in sizes]
+    for name, tables in zip(TABLES, zip(*rows, strict=True), strict=True):
+        if any(tables):
+            merged = [row for table in tables for row in table]
+            report(name, merged, "statsmodels", "nowcastbox", save=options.save)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ itself, the rates, and their shares of this machine's peaks, which are measured 
 float64 library product of 768 x 768 matrices, a copy of 256 MiB). `ns_per_step` divides the time of
 a sequential part by its number of steps. Parts compiled apart cost more together than the whole:
 what passes between them is written out and read back, and each is a call.
+
+Table `implementations`: CPU time of elimination and selected inverse of 250 blocks of size m by the
+two implementations of the small inverses, and the time that compiling took.
 """
 
 import argparse
@@ -27,6 +30,8 @@ from jaxfc_kernels.var_precision import path_precision, stationary_block_cov
 
 MISSING = 0.2
 FLOAT_BYTES = 8
+NUM_BLOCKS = 250
+BLOCK_SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20)
 
 
 def counts(size: tuple[int, int, int, int]) -> dict[str, tuple[float, float, int]]:
@@ -125,6 +130,28 @@ def bench(size: tuple[int, int, int, int], peaks: tuple[float, float], quick: bo
     return rows
 
 
+def implementation_row(size: int, quick: bool) -> dict:
+    """Elimination and selected inverse by both small inverses, for blocks of one size."""
+    noise = jax.random.normal(jax.random.key(size), (NUM_BLOCKS, size, size))
+    diagonal = noise @ noise.swapaxes(1, 2) / size + 3.0 * jnp.eye(size)
+    lower = 0.05 * noise - 0.3 * jnp.eye(size)
+    arguments = diagonal, lower, noise[:, 0]
+    runs, compiling = {}, {}
+    for name in ("gauss_jordan", "cholesky"):
+
+        def run(*blocks, name=name):
+            factorisation = block_tridiagonal.factorise(*blocks, implementation=name)
+            return factorisation.log_det, block_tridiagonal.moments(factorisation)
+
+        compiled, compiling[name] = compile_seconds(run, *arguments)
+        runs[name] = lambda compiled=compiled: compiled(*arguments)
+    seconds = cpu_seconds(runs, **({"num_samples": 3, "num_rounds": 1} if quick else {}))
+    row: dict = {"m": size}
+    for name in runs:
+        row |= {f"{name}_ms": 1e3 * seconds[name], f"{name}_compile_s": compiling[name]}
+    return row
+
+
 def main() -> None:
     """All sizes, or the smallest with `--quick`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -138,6 +165,9 @@ def main() -> None:
     sizes = SIZES[:1] if options.quick else SIZES
     rows = [row for size in sizes for row in bench(size, peaks, options.quick)]
     report("roofline", rows, save=options.save)
+    blocks = BLOCK_SIZES[:2] if options.quick else BLOCK_SIZES
+    rows = [implementation_row(block, options.quick) for block in blocks]
+    report("implementations", rows, save=options.save)
 
 
 if __name__ == "__main__":
