@@ -59,9 +59,7 @@ class Model(eqx.Module):
         """Raise `ValueError` if `panel` cannot be estimated by this model (host side)."""
 
     @final
-    def fit(
-        self, panel: "Panel", *, key: PRNGKeyArray | None = None, throw: bool = True
-    ) -> Fitted:
+    def fit(self, panel: "Panel", *, key: PRNGKeyArray | None = None, throw: bool = True) -> Fitted:
         """Estimate from a panel: checks it, compiles once per shape, and checks the result.
 
         **Raises:** `ValueError` if the panel is unfit for the model, `TypeError` if it is no

@@ -124,9 +124,9 @@ def yule_walker(
     law is the stationary one. Lags and factors that are not active get coefficients of zero.
     """
     num_times, num_factors = factors.shape
-    autocov = [
-        factors[lag:].T @ factors[: num_times - lag] / num_times for lag in range(num_lags + 1)
-    ]
+    # Rows without data have factors of exactly zero: a masked tail must not change the divisor.
+    count = jnp.maximum(jnp.sum(jnp.any(factors != 0, axis=1)), 1)
+    autocov = [factors[lag:].T @ factors[: num_times - lag] / count for lag in range(num_lags + 1)]
     rows = [
         [autocov[j - i] if j >= i else autocov[i - j].T for j in range(num_lags)]
         for i in range(num_lags)

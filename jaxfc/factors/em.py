@@ -11,13 +11,13 @@ Exact EM, hence monotone, for initial="estimated"; with initial="stationary" the
 leaves out the dependence of the initial law on them.
 """
 
-from typing import Literal
-
 import equinox as eqx
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.full_covariance import complete_step, missing_step
+from jaxfc.factors.identify import rotate_parameters, second_moment
 from jaxfc.factors.moments import (
     FactorPosterior,
     Moments,
@@ -25,7 +25,7 @@ from jaxfc.factors.moments import (
     expected_factor_loglik,
     window_moments,
 )
-from jaxfc.typing import Array, Bool, Float
+from jaxfc.typing import Array, Bool, Float, Int
 from jaxfc_kernels.collapse import (
     Collapsed,
     collapse_complete,
@@ -38,9 +38,9 @@ from jaxfc_kernels.collapse import (
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 from jaxfc_kernels.var_precision import inverse_and_log_det, stationary_block_cov
 
-Idiosyncratic = Literal["diagonal", "isotropic", "full"]
-Initial = Literal["stationary", "estimated"]
-Criterion = Literal["loglik", "expected_loglik"]
+IDIOSYNCRATIC = ("diagonal", "isotropic", "full")
+INITIAL = ("stationary", "estimated")
+CRITERIA = ("loglik", "expected_loglik")
 
 
 class PanelData(eqx.Module):
@@ -78,25 +78,34 @@ class EMStep(eqx.Module):
     the convention of statsmodels (the state at the first row). `missing_as_latent` counts missing
     cells as latent data in the variance update (Banbura and Modugno 2014, the slower EM with the
     same fixed point). `active_factors` and `active_lags` switch components off, so that candidates
-    of several sizes share one shape.
+    of several sizes share one shape. `normalise` keeps the factors' second moment at I: the law of
+    the panel does not change, but without it the iteration may drift along F -> R F to badly
+    conditioned parameters.
     """
 
     moments: Moments
     variance_floor: Float[Array, ""]
     active_factors: Bool[Array, " factors"] | None = None
     active_lags: Bool[Array, " lags"] | None = None
-    idiosyncratic: Idiosyncratic = eqx.field(static=True, default="diagonal")
-    initial: Initial = eqx.field(static=True, default="stationary")
+    idiosyncratic: str = eqx.field(static=True, default="diagonal")
+    initial: str = eqx.field(static=True, default="stationary")
     presample: int = eqx.field(static=True, default=0)
     estimate_intercept: bool = eqx.field(static=True, default=False)
     missing_as_latent: bool = eqx.field(static=True, default=False)
-    criterion: Criterion = eqx.field(static=True, default="loglik")
+    criterion: str = eqx.field(static=True, default="loglik")
+    normalise: bool = eqx.field(static=True, default=False)
 
     def __call__(
         self, parameters: FactorParameters, data: PanelData
     ) -> tuple[FactorParameters, Float[Array, ""]]:
         expectation = self.expect(parameters, data)
-        return self.maximise(parameters, data, expectation), expectation.criterion
+        updated = self.maximise(parameters, data, expectation)
+        if self.normalise and parameters.num_lags > 0:
+            scale = jnp.linalg.cholesky(second_moment(expectation.posterior))
+            identity = jnp.eye(parameters.num_factors, dtype=scale.dtype)
+            matrix = solve_triangular(scale, identity, lower=True)
+            updated = rotate_parameters(updated, matrix)
+        return updated, expectation.criterion
 
     def expect(self, parameters: FactorParameters, data: PanelData) -> Expectation:
         """E-step."""
@@ -149,7 +158,15 @@ class EMStep(eqx.Module):
             loadings, intercept, cov = diagonal_step(
                 self, parameters, data, regression, expectation.series_misfit
             )
-        transition, innovation_cov, initial_mean, initial_cov = self.dynamics(parameters, posterior)
+        # Periods after the last observation add nothing to the data and would only slow the VAR's
+        # regression down; without them a masked tail equals a shorter panel, step by step.
+        seen = jnp.any(data.observed > 0, axis=1)
+        end = None
+        if not data.complete:
+            end = self.presample + seen.size - jnp.argmax(seen[::-1])
+        transition, innovation_cov, initial_mean, initial_cov = self.dynamics(
+            parameters, posterior, end
+        )
         return FactorParameters(
             loadings=loadings,
             intercept=intercept,
@@ -161,9 +178,9 @@ class EMStep(eqx.Module):
         )
 
     def dynamics(
-        self, parameters: FactorParameters, posterior: FactorPosterior
+        self, parameters: FactorParameters, posterior: FactorPosterior, end: Int[Array, ""] | None
     ) -> tuple[Array, Array, Array, Array]:
-        """VAR coefficients, innovation covariance and initial law."""
+        """VAR coefficients, innovation covariance and initial law from periods before `end`."""
         num_lags, num_factors = parameters.num_lags, parameters.num_factors
         if num_lags == 0:
             return (
@@ -175,7 +192,7 @@ class EMStep(eqx.Module):
         # Periods before the panel are no innovations of the VAR: then every candidate has them all.
         lags = self.active_lags if self.initial == "stationary" else None
         used = None if lags is None else jnp.sum(lags)
-        moments, count = window_moments(posterior, num_lags, used)
+        moments, count = window_moments(posterior, num_lags, used, end)
         regressors, cross = moments[num_factors:, num_factors:], moments[:num_factors, num_factors:]
         switched_on = self.active_states(num_lags, num_factors)
         if switched_on is not None:

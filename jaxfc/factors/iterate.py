@@ -2,20 +2,21 @@
 
 The step returns new parameters and the log-likelihood at the old ones; iteration stops when the
 likelihood's relative change falls below a tolerance, is bounded, and reports its path. Derivatives
-of the result use the implicit function theorem at the fixed point, with GMRES: the parameters are
-determined only up to an invertible K x K transformation of the factors, so I - J is singular along
-those directions, but the system is consistent for every quantity that the transformation leaves
-unchanged (likelihood, forecasts), and a Krylov method answers with one of its solutions.
+of the result use the implicit function theorem at the fixed point. The parameters are determined
+only up to an invertible K x K transformation of the factors, so I - J is singular along those
+directions, but the system is consistent for every quantity that the transformation leaves unchanged
+(likelihood, forecasts). It is solved by the iteration itself, linearised (`Richardson`).
 """
 
 from collections.abc import Callable
 from typing import Any, cast
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-import lineax as lx
 import optimistix as optx
 
+from jaxfc.factors.richardson import Richardson
 from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PyTree
 
@@ -81,6 +82,9 @@ class LikelihoodIteration(optx.AbstractFixedPointSolver):
         tags: frozenset[object],
     ) -> tuple[PyTree, IterationState, Array]:
         new_y, loglik = fn(y, args)
+        # Stay where the likelihood was lost: those parameters tell why.
+        finite = jnp.isfinite(loglik)
+        new_y = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_y, y)
         size = 0.5 * (jnp.abs(loglik) + jnp.abs(state.loglik)) + jnp.finfo(loglik.dtype).tiny
         change = jnp.where(state.step == 0, jnp.inf, (loglik - state.loglik) / size)
         path = state.path.at[state.step].set(loglik)
@@ -136,7 +140,6 @@ def iterate(
     `ascending=False` for steps whose criterion may fall by design.
     """
     tolerance = 1e-2 * float(jnp.finfo(rtol.dtype).eps) ** 0.5
-    linear_solver = lx.GMRES(rtol=tolerance, atol=tolerance, restart=50, stagnation_iters=100)
     solution = optx.fixed_point(
         step,
         LikelihoodIteration(rtol, max_steps, ascending),
@@ -144,7 +147,7 @@ def iterate(
         args,
         has_aux=True,
         max_steps=max_steps,
-        adjoint=optx.ImplicitAdjoint(linear_solver),
+        adjoint=optx.ImplicitAdjoint(Richardson(tolerance)),
         throw=False,
     )
     state = solution.state

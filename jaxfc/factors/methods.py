@@ -15,7 +15,7 @@ from jaxfc.factors.components import (
     static_factors,
     with_dynamics,
 )
-from jaxfc.factors.em import Criterion, EMStep, PanelData
+from jaxfc.factors.em import CRITERIA, EMStep, PanelData
 from jaxfc.factors.iterate import Outcome, iterate
 from jaxfc.factors.moments import FactorPosterior
 from jaxfc.results import RESULTS, SUCCESSFUL
@@ -203,16 +203,14 @@ class EM(Method):
 
     rtol: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6)
     max_steps: int = eqx.field(static=True, default=500)
-    criterion: Criterion = eqx.field(static=True, default="loglik")
+    criterion: str = eqx.field(static=True, default="loglik")
     missing_as_latent: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
-        if self.criterion not in ("loglik", "expected_loglik"):
-            raise ValueError(
-                f"unknown criterion {self.criterion!r}; use 'loglik' or 'expected_loglik'."
-            )
+        if self.criterion not in CRITERIA:
+            raise ValueError(f"unknown criterion {self.criterion!r}; use one of {CRITERIA}.")
 
     def step(self, model: "DynamicFactorModel", candidate: Candidate) -> EMStep:
         """The iteration's step for a model."""
@@ -227,6 +225,7 @@ class EM(Method):
             estimate_intercept=model.intercept == "estimated",
             missing_as_latent=self.missing_as_latent,
             criterion=self.criterion,
+            normalise=True,
         )
 
     def iterate(

@@ -1,13 +1,13 @@
 """The approximate dynamic factor model: configuration, estimation, and the fitted model."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.dynamics import impulse_maps, simulate_panel
-from jaxfc.factors.em import Idiosyncratic, Initial, PanelData
+from jaxfc.factors.em import IDIOSYNCRATIC, INITIAL, PanelData
 from jaxfc.factors.identify import principal_rotation, rotate_parameters, rotate_posterior
 from jaxfc.factors.methods import EM, Candidate, Estimate, Method
 from jaxfc.factors.moments import ClosedForm, Moments
@@ -45,11 +45,9 @@ class DynamicFactorModel(Model):
     num_lags: int = eqx.field(static=True)
     method: Method = eqx.field(default_factory=EM, kw_only=True)
     moments: Moments = eqx.field(default_factory=ClosedForm, kw_only=True)
-    idiosyncratic: Idiosyncratic = eqx.field(static=True, default="diagonal", kw_only=True)
-    initial: Initial = eqx.field(static=True, default="stationary", kw_only=True)
-    intercept: Literal["sample", "estimated"] = eqx.field(
-        static=True, default="sample", kw_only=True
-    )
+    idiosyncratic: str = eqx.field(static=True, default="diagonal", kw_only=True)
+    initial: str = eqx.field(static=True, default="stationary", kw_only=True)
+    intercept: str = eqx.field(static=True, default="sample", kw_only=True)
     standardise: bool = eqx.field(static=True, default=True, kw_only=True)
     variance_floor: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6, kw_only=True)
 
@@ -59,8 +57,8 @@ class DynamicFactorModel(Model):
         if self.num_lags < 0:
             raise ValueError(f"num_lags must be 0 (static) or more, got {self.num_lags}.")
         options = {
-            "idiosyncratic": ("diagonal", "isotropic", "full"),
-            "initial": ("stationary", "estimated"),
+            "idiosyncratic": IDIOSYNCRATIC,
+            "initial": INITIAL,
             "intercept": ("sample", "estimated"),
         }
         for name, allowed in options.items():
@@ -164,8 +162,9 @@ def finish(
     if model.num_lags == 0:
         stationary = jnp.asarray(True)
     else:
-        cov = stationary_block_cov(parameters.transition, parameters.innovation_cov)
-        stationary = jnp.all(jnp.isfinite(cov))
+        last = estimate.parameters
+        cov = stationary_block_cov(last.transition, last.innovation_cov)
+        stationary = jnp.all(jnp.isfinite(cov)) | ~jnp.all(jnp.isfinite(last.transition))
     result = estimate.result
     failed = ~jnp.isfinite(expectation.loglik)
     result = select(failed & (result == RESULTS.successful), RESULTS.diverged, result)

@@ -37,12 +37,10 @@ class AggregationRows(NamedTuple):
 
 def weights_of(rows: AggregationRows, pattern: Array) -> tuple[Array, Array, Array, Array]:
     """`own_row`, `own_weight`, `next_row`, `next_weight` of one pattern, each (time,)."""
-    return (
-        rows.own_row[pattern],
-        rows.own_weight[pattern],
-        rows.next_row[pattern],
-        rows.next_weight[pattern],
-    )
+    # A panel holds numpy arrays, which a traced index cannot enter.
+    fields = (rows.own_row, rows.own_weight, rows.next_row, rows.next_weight)
+    own_row, own_weight, next_row, next_weight = (jnp.asarray(field)[pattern] for field in fields)
+    return own_row, own_weight, next_row, next_weight
 
 
 def aggregate(rows: AggregationRows, values: Array) -> Array:

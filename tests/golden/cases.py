@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from golden.dfms_pipeline import VARIANCE_FLOOR, Parameters
 from jaxfc.factors.components import FactorParameters
-from jaxfc.factors.em import EMStep, Initial, PanelData
+from jaxfc.factors.em import EMStep, PanelData
 from jaxfc.factors.moments import ClosedForm
 from jaxfc.state_space import StateSpace
 
@@ -68,7 +68,7 @@ def factor_parameters(params, shift: np.ndarray | float = 0.0):
     )
 
 
-def em_step(num_presample, initial: Initial = "estimated"):
+def em_step(num_presample, initial: str = "estimated"):
     """Our EM step in the convention of Banbura and Modugno for variances, no intercepts."""
     return EMStep(
         ClosedForm(),

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class DensePosterior(NamedTuple):
-    """`means` (blocks, m), `covs`, `cross_covs` (blocks, m, m), `log_det`, and the whole inverse."""
+    """`means` (blocks, m), `covs`, `cross_covs` (blocks, m, m), `log_det`, the whole inverse."""
 
     means: np.ndarray
     covs: np.ndarray
