@@ -168,6 +168,9 @@ def forecast_with_uncertainty(
     one path of the panel is drawn from the forecast that follows. With two-step methods the actual
     data are the panel that the fit rebuilt. `start` and `batch_size` are those of `bootstrap`.
 
+    The bias of the estimator is not corrected: error variances that are too small in the fit are
+    so once more in the draws, so intervals from very short panels still cover less than they say.
+
     Draws whose estimation failed are left out; a `UserWarning` says how many.
 
     **Raises:** `ValueError` if `panel` is not the one that was fitted, for a horizon below 1, fewer
