@@ -313,7 +313,7 @@ def bench(
 
 def main() -> None:
     """All sizes, or the smallest with `--quick`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the smallest size, few repeats")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.csv")
     parser.add_argument("--iterations-only", action="store_true", help="only em_iteration")

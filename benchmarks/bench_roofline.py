@@ -154,7 +154,7 @@ def implementation_row(size: int, quick: bool) -> dict:
 
 def main() -> None:
     """All sizes, or the smallest with `--quick`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the smallest size, few repeats")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.csv")
     options = parser.parse_args()

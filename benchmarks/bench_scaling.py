@@ -87,7 +87,7 @@ def large_fit(size: tuple[int, int, int, int]) -> dict:
 
 def main() -> None:
     """The large fit first, because a resident set only grows; with `--quick`, small stand-ins."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/*.csv")
     options = parser.parse_args()

@@ -25,7 +25,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CHUNK_SECONDS = 0.02
 
 
-def compile_seconds(run: Callable, *args) -> tuple[Callable, float]:
+def compile_seconds(run: Callable, *args) -> tuple[jax.stages.Compiled, float]:
     """The compiled function, and the CPU seconds that tracing and compiling took."""
     start = time.process_time()
     compiled = jax.jit(run).lower(*args).compile()
