@@ -40,6 +40,8 @@ def iteration_row(sweep: str, shape: tuple[int, int, int], repeats: dict) -> dic
     compiled, compiling = compile_seconds(lambda p, d: step(p, d), start, data)
     seconds = cpu_seconds({"step": lambda: compiled(start, data)}, **repeats)["step"]
     memory = compiled.memory_analysis()
+    if memory is None:
+        raise RuntimeError("this backend states no memory of a compiled program; use the CPU.")
     return {
         "sweep": sweep,
         "series": num_series,
