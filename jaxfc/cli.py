@@ -40,13 +40,14 @@ class IdiosyncraticName(enum.StrEnum):
     FULL = "full"
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+def show_version(wanted: bool) -> bool:
+    """Print the version and leave, if that is wanted."""
     if wanted:
         from importlib.metadata import version
 
         print(f"jaxfc {version('jaxfc')}")
         raise typer.Exit()
+    return wanted
 
 
 @app.callback()

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 DPI = 130
-LONG_TEXT = 40  # characters beyond which a cell may wrap
+LONG_TEXT = 24  # characters beyond which a cell may wrap
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
@@ -121,7 +122,7 @@ def plot_nowcasts(
 
 
 def plot_fan(
-    history: pd.Series, dates: pd.DatetimeIndex, mean: Vector, bands: Mapping[int, Matrix]
+    history: pd.Series, dates: pd.DatetimeIndex, mean: Vector, bands: Mapping[int, np.ndarray]
 ) -> Figure:
     """Recent values and the law of the next ones; `bands`: percent -> (2, horizon) low and high."""
     figure = new_figure(1, 1, 3.4)
@@ -129,9 +130,10 @@ def plot_fan(
     past = pd.DatetimeIndex(history.index)
     axes.plot(past.to_numpy(), history.to_numpy(), color=GREY, linewidth=1.0, label="observed")
     for percent, (low, high) in sorted(bands.items(), reverse=True):
-        alpha = 0.15 + 0.5 * (1.0 - percent / 100.0)
+        shade = 0.2 + 0.7 * (1.0 - percent / 100.0)  # opaque, so that the legend shows the same
+        colour = tuple(1.0 - shade * (1.0 - part) for part in to_rgb(BLUE))
         axes.fill_between(
-            dates.to_numpy(), low, high, color=BLUE, alpha=alpha, linewidth=0, label=f"{percent}%"
+            dates.to_numpy(), low, high, color=colour, linewidth=0, label=f"{percent}%"
         )
     axes.plot(dates.to_numpy(), np.asarray(mean), color=BLUE, linewidth=1.8, label="mean")
     axes.axhline(0.0, color=GREY, linewidth=0.6)
@@ -161,7 +163,7 @@ def plot_contributions(
 def plot_evaluation(
     dates: pd.DatetimeIndex, realised: Vector, mean: Vector, std: Vector, name: str
 ) -> Figure:
-    """One-step forecasts with 90% intervals against what came."""
+    """One-step forecasts with 90% intervals against what came; NaN where there is no forecast."""
     realised, mean, std = np.asarray(realised), np.asarray(mean), np.asarray(std)
     figure = new_figure(1, 1, 3.2)
     (axes,) = figure.axes
@@ -170,13 +172,19 @@ def plot_evaluation(
     axes.fill_between(days, low, high, color=BLUE, alpha=0.2, linewidth=0, label="90% interval")
     axes.plot(days, mean, color=BLUE, linewidth=1.4, label="forecast of the week before")
     inside = (low <= realised) & (realised <= high)
+    outside = np.isfinite(mean) & ~inside
     axes.plot(days[inside], realised[inside], "o", color=GREY, markersize=3, label="realised")
     axes.plot(
-        days[~inside], realised[~inside], "D", color=RED, markersize=4, label="realised, outside"
+        days[outside], realised[outside], "D", color=RED, markersize=4, label="realised, outside"
     )
+    if not np.all(np.isfinite(mean)):
+        failed = ~np.isfinite(mean)
+        axes.plot(
+            days[failed], realised[failed], "x", color=GREY, markersize=4, label="no forecast"
+        )
     tidy(axes, f"{name}: one week ahead", "percent a week")
     date_axis(axes)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure
 
 

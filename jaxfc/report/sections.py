@@ -75,7 +75,7 @@ def csv_tables(result: DemoResult) -> dict[str, pd.DataFrame]:
         "loadings": tables.loadings_table(fitted, panel),
         "nowcasts": tables.nowcast_table(result.nowcast, panel),
         "forecast": forecast_table(result),
-        "contributions": result.contributions.to_frame(panel.names),
+        "contributions": result.contributions.to_frame(panel.names).reset_index(),
         "scores": result.evaluation.scores,
         "backtest": result.evaluation.forecasts(),
         "convergence": tables.likelihood_path(fitted).reset_index(),
@@ -108,7 +108,7 @@ def overview(result: DemoResult) -> Section:
     parameters, target = result.fitted.parameters, result.config.target
     status = tables.convergence(result.fitted)
     done = (
-        f"A factor model with {parameters.num_factors} factors and {parameters.num_lags} lags was "
+        f"A factor model (factors: {parameters.num_factors}, lags: {parameters.num_lags}) was "
         f"estimated by two-step EM ({status['status']} after {status['num_steps']} steps); it "
         f"rebuilds the monthly and quarterly series by week, forecasts {result.config.horizon} "
         f"weeks and was tried on the last {result.config.num_origins} weeks."
@@ -208,8 +208,8 @@ def nowcast_section(result: DemoResult) -> Section:
         f"{gaps.max():.1e}. Bands come from {result.config.num_draws} draws of factors and "
         "errors at the estimated parameters. They leave out the uncertainty of the parameters and "
         "of what the rebuilt cells do not know about the factors, which makes them narrow; and "
-        "they take errors of different weeks as unrelated, which makes them far too wide for a "
-        "slow series such as the yield spread BAA_AAA.",
+        "they take errors of different weeks as unrelated, which makes them too wide for what is "
+        "slow and not explained by the factors.",
     )
     kinds = dict(zip(panel.names, panel.kinds, strict=True))
     units = {
