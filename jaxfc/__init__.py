@@ -9,6 +9,13 @@ from jaxfc.factors import (
     FittedFactorModel,
     KalmanMoments,
     TwoStepEM,
+    bootstrap,
+    contributions,
+    factor_criteria,
+    forecast_with_uncertainty,
+    identify,
+    nowcast,
+    select_model,
 )
 from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
 from jaxfc.frames import read_table
@@ -17,6 +24,8 @@ from jaxfc.inversion import invert
 from jaxfc.model import Fitted, Model
 from jaxfc.panel import Panel
 from jaxfc.results import RESULTS
+from jaxfc.running import Rolling, backtest
+from jaxfc.serialisation import load, save
 from jaxfc.state_space import Posterior, StateSpace, TimeVarying
 from jaxfc.transform_rules import (
     Difference,
@@ -51,13 +60,24 @@ __all__ = [
     "Model",
     "Panel",
     "Posterior",
+    "Rolling",
     "SampleForecast",
     "Standardise",
     "StateSpace",
     "TimeVarying",
     "TwoStepEM",
+    "backtest",
+    "bootstrap",
+    "contributions",
+    "factor_criteria",
+    "forecast_with_uncertainty",
+    "identify",
     "invert",
+    "load",
+    "nowcast",
     "read_fredmd",
     "read_table",
+    "save",
+    "select_model",
     "transform",
 ]

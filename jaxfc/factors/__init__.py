@@ -1,10 +1,17 @@
 """Approximate dynamic factor models for incomplete, mixed-frequency panels."""
 
+from jaxfc.factors.bootstrap import bootstrap, forecast_with_uncertainty
 from jaxfc.factors.components import FactorParameters, trace_r_squared
+from jaxfc.factors.contributions import contributions
+from jaxfc.factors.criteria import factor_criteria
+from jaxfc.factors.identify import identify
 from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.methods import EM, PCA, PPCA
 from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.moments import ClosedForm
+from jaxfc.factors.nowcasts import nowcast
+from jaxfc.factors.select import select_model
+from jaxfc.factors.selection import Selection, SelectionRule
 from jaxfc.factors.two_step import TwoStepEM
 
 __all__ = [
@@ -16,6 +23,15 @@ __all__ = [
     "FactorParameters",
     "FittedFactorModel",
     "KalmanMoments",
+    "Selection",
+    "SelectionRule",
     "TwoStepEM",
+    "bootstrap",
+    "contributions",
+    "factor_criteria",
+    "forecast_with_uncertainty",
+    "identify",
+    "nowcast",
+    "select_model",
     "trace_r_squared",
 ]
