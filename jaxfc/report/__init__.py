@@ -1,1 +1,1 @@
-
+"""Commands as functions, figures, tables and the HTML report."""

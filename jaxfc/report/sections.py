@@ -141,7 +141,7 @@ def size_section(result: DemoResult) -> Section:
         text = [
             "For every number of factors the lags with the smallest AIC, then the number of "
             "factors by the modified criterion of Bai and Ng, smallest chosen: "
-            f"{parameters.num_factors} factors, {parameters.num_lags} lags. The log-likelihoods "
+            f"K = {parameters.num_factors}, p = {parameters.num_lags}. The log-likelihoods "
             "are those of the panels as each candidate rebuilt them, so that they compare "
             "candidates only roughly.",
         ]

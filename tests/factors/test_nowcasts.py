@@ -1,12 +1,14 @@
 """Nowcasts against the dense joint Gaussian law of a small panel, and against their constraints."""
 
+import equinox as eqx
 import jax
+import jax.export
 import numpy as np
 import pandas as pd
 import pytest
 
 from jaxfc.factors import EM, DynamicFactorModel, TwoStepEM
-from jaxfc.factors.nowcasts import nowcast
+from jaxfc.factors.nowcasts import nowcast, nowcast_arrays
 from jaxfc.panel import Panel
 
 NUM_TIMES, NUM_SERIES, NUM_DRAWS = 24, 4, 4000
@@ -95,6 +97,18 @@ def test_two_step_nowcast_adds_up_to_the_data():
     assert np.all(std[:, stocks][panel.observed[:, stocks]] == 0.0)
     assert np.all(std[:, stocks][~panel.observed[:, stocks]] > 0.0)
     assert np.all(std[:, sums] > 0.0)
+    values, observed = panel.arrays()
+    dynamic, static = eqx.partition(fitted, eqx.is_array)
+
+    def program(arrays, values, observed, key):
+        whole = eqx.combine(arrays, static)
+        return nowcast_arrays(whole, values, observed, panel.aggregation, 5, key=key)
+
+    given = (dynamic, values, observed, jax.random.key(0))
+    exported = jax.export.export(jax.jit(program), platforms=["cuda"])(
+        *jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), given)
+    )
+    assert exported.platforms == ("cuda",)
 
 
 def test_refusals(gappy):
