@@ -99,6 +99,41 @@ def test_two_frequencies(capsys, files, tmp_path):
     assert code == 0 and printed.splitlines()[-1].startswith("2016-02-26,m,")
 
 
+def test_fredmd_is_recognised_and_transformed(capsys, tmp_path):
+    rng = np.random.default_rng(1)
+    growth = 0.01 * rng.normal(size=(40, 1)) + 0.002 * rng.normal(size=(40, 3))
+    levels = np.exp(np.cumsum(growth, axis=0))
+    months = pd.date_range("2010-01-01", periods=40, freq="MS")
+    lines = ["sasdate,X,Y,Z", "Transform:,5,5,5"]
+    for month, row in zip(months, levels, strict=True):
+        day = f"{month.month}/1/{month.year}"
+        lines.append(",".join([day, *(f"{value:.12f}" for value in row)]))
+    (tmp_path / "2013-04.csv").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "fit"
+    arguments = ["--factors", 1, "--method", "ppca", "--out", out]
+    code, printed, _ = run(capsys, "fit", tmp_path / "2013-04.csv", *arguments)
+    assert code == 0 and "PPCA" in printed
+    assert json.loads((out / "labels.json").read_text())["transformed"] is True
+    seen = pd.read_csv(out / "nowcasts.csv").pivot(
+        index="date", columns="series", values="observed"
+    )
+    np.testing.assert_allclose(seen["Y"].to_numpy()[1:], growth[1:, 1], atol=1e-9)
+
+
+def test_select_chooses_the_size(capsys, files, tmp_path):
+    code, printed, _ = run(
+        capsys,
+        *("fit", files / "weekly.csv", "--select", "--max-factors", 2, "--max-lags", 1),
+        *("--method", "em", "--out", tmp_path),
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert code == 0 and "converged" in printed
+    assert summary["num_factors"] in (1, 2) and summary["num_lags"] in (0, 1)
+    loadings = pd.read_csv(tmp_path / "loadings.csv", index_col="series")
+    assert f"factor_{summary['num_factors']}" in loadings
+    assert f"factor_{summary['num_factors'] + 1}" not in loadings
+
+
 def wrong_fits(files):
     """Arguments of fit, exit code and what the message says."""
     weekly = files / "weekly.csv"
