@@ -120,7 +120,7 @@ def demo(
 
 
 def print_demo(result: object, page: Path) -> None:
-    """Seconds by stage, the scores of the target, what they say, and where the report is."""
+    """What was done and in how many seconds, the target's scores, what they say, the report."""
     from rich.console import Console
     from rich.table import Table
 
@@ -129,6 +129,15 @@ def print_demo(result: object, page: Path) -> None:
 
     assert isinstance(result, DemoResult)
     console, target = Console(), result.config.target
+    fitted, path = result.fitted, result.fitted.loglik_path
+    model = fitted.model
+    how = "chosen by information criteria" if result.selection is not None else "as configured"
+    console.print(f"{result.panel!r}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Model: {model.num_factors} factors, {model.num_lags} lags ({how}); two-step EM, converged "
+        f"after {int(fitted.num_steps)} of at most {path.size} steps.",
+        highlight=False,
+    )
     spent = Table("stage", "seconds", title="Time, compilation included")
     for name, seconds in result.seconds.items():
         spent.add_row(name, f"{seconds:.1f}")

@@ -147,13 +147,21 @@ def plot_fan(
 def plot_contributions(
     names: Sequence[str], contributions: Vector, title: str, unit: str
 ) -> Figure:
-    """What every series adds to one forecast, as horizontal bars, the largest on top."""
+    """What every series adds to one forecast, as horizontal bars, the largest on top.
+
+    Series below half a percent of the absolute total share one bar, so that all bars add up.
+    """
     contributions = np.asarray(contributions)
-    order = np.argsort(np.abs(contributions))
-    figure = Figure(figsize=(8.0, 0.8 + 0.27 * len(names)), layout="constrained")
+    size = np.abs(contributions)
+    large = size >= 0.005 * size.sum()
+    order = np.flatnonzero(large)[np.argsort(size[large])]
+    labels, bars = [names[i] for i in order], list(contributions[order])
+    if not large.all():
+        labels.insert(0, f"{int((~large).sum())} others")
+        bars.insert(0, contributions[~large].sum())
+    figure = Figure(figsize=(8.0, 1.1 + 0.3 * len(labels)), layout="constrained")
     axes = figure.subplots()
-    colours = [BLUE if contributions[i] >= 0 else RED for i in order]
-    axes.barh([names[i] for i in order], contributions[order], color=colours, height=0.7)
+    axes.barh(labels, bars, color=[BLUE if bar >= 0 else RED for bar in bars], height=0.7)
     axes.axvline(0.0, color=GREY, linewidth=0.8)
     tidy(axes, title)
     axes.set_xlabel(unit, fontsize=9)
