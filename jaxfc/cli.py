@@ -134,8 +134,8 @@ def print_demo(result: object, page: Path) -> None:
     how = "chosen by information criteria" if result.selection is not None else "as configured"
     console.print(f"{result.panel!r}", highlight=False, soft_wrap=True)
     console.print(
-        f"Model: {model.num_factors} factors, {model.num_lags} lags ({how}); two-step EM, converged "
-        f"after {int(fitted.num_steps)} of at most {path.size} steps.",
+        f"Model: {model.num_factors} factors, {model.num_lags} lags ({how}); two-step EM, "
+        f"converged after {int(fitted.num_steps)} of at most {path.size} steps.",
         highlight=False,
     )
     spent = Table("stage", "seconds", title="Time, compilation included")
