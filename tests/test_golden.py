@@ -70,6 +70,7 @@ def test_pipeline_reproduces_dfms(dfms_paths, size):
     assert len(reported) == num_iterations
 
 
+@pytest.mark.slow
 def test_pipeline_reproduces_dfms_large(bm14):
     num_factors, num_lags, entries = DFMS["large"][:3]
     visited, _ = dfms.estimate(bm14("large"), num_factors, num_lags)

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from jaxfc.factors.em import PanelData
+from jaxfc.factors.em import PanelData, completed_data
 from jaxfc.factors.methods import EM, PCA, Candidate
 from jaxfc.factors.model import FittedFactorModel
 
@@ -12,11 +12,13 @@ from jaxfc.factors.model import FittedFactorModel
 def fitted_data(fitted: FittedFactorModel) -> PanelData:
     """The standardised panel that the factors of `fitted` are conditioned on.
 
-    The observed cells for one-step methods, the rebuilt (complete) panel for two-step ones.
+    The observed cells for one-step methods; for two-step ones the rebuilt panel up to the last row
+    with data.
     """
+    mask = fitted.observed.astype(fitted.completed.dtype)
     if fitted.model.method.handles_aggregates:
-        return PanelData(fitted.completed, jnp.ones_like(fitted.completed), complete=True)
-    return PanelData(fitted.completed, fitted.observed.astype(fitted.completed.dtype))
+        return completed_data(fitted.completed, mask)
+    return PanelData(fitted.completed, mask)
 
 
 def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:

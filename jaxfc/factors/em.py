@@ -12,6 +12,7 @@ leaves out the dependence of the initial law on them.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
@@ -25,17 +26,16 @@ from jaxfc.factors.moments import (
     expected_factor_loglik,
     window_moments,
 )
+from jaxfc.factors.regression import Regression
 from jaxfc.typing import Array, Bool, Float, Int
 from jaxfc_kernels.collapse import (
     Collapsed,
     collapse_complete,
     collapse_diagonal,
     collapse_full,
-    packed_indices,
     packed_outer,
     unpack,
 )
-from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 from jaxfc_kernels.var_precision import inverse_and_log_det, stationary_block_cov
 
 IDIOSYNCRATIC = ("diagonal", "isotropic", "full")
@@ -47,14 +47,32 @@ class PanelData(eqx.Module):
     """A panel in standardised units as the E- and M-step read it.
 
     `values` hold zeros where `observed` (0.0 or 1.0) is zero. `complete` says at trace time that
-    nothing is missing. `imputed_share` (series,), if given, is the share of each series' values
-    that were filled in by their conditional mean: the M-step then adds their variance.
+    each row is observed whole or not at all. `imputed_share` (series,), if given, is the share of
+    each series' values that were filled in by their conditional mean: the M-step then adds their
+    variance.
     """
 
     values: Float[Array, "time series"]
     observed: Float[Array, "time series"]
     imputed_share: Float[Array, " series"] | None = None
     complete: bool = eqx.field(static=True, default=False)
+
+
+def rows_with_data(observed: Float[Array, "time series"]) -> Float[Array, " time"]:
+    """1.0 up to the last row with an observation, 0.0 after it."""
+    seen = jnp.any(observed > 0, axis=1)
+    return jax.lax.cummax(seen.astype(observed.dtype), axis=0, reverse=True)
+
+
+def completed_data(
+    panel: Float[Array, "time series"],
+    observed: Float[Array, "time series"],
+    imputed_share: Float[Array, " series"] | None = None,
+) -> PanelData:
+    """A rebuilt panel as data, up to the last row with an observation: what was filled in after
+    that is a forecast, no information."""
+    mask = jnp.broadcast_to(rows_with_data(observed)[:, None], panel.shape)
+    return PanelData(mask * panel, mask, imputed_share, complete=True)
 
 
 class Expectation(eqx.Module):
@@ -134,7 +152,7 @@ class EMStep(eqx.Module):
         if self.idiosyncratic != "full":
             return collapse_diagonal(centred, data.observed, loadings, cov)
         if data.complete:
-            return collapse_complete(centred, loadings, cov)
+            return collapse_complete(centred, data.observed[:, 0], loadings, cov)
         return collapse_full(centred, data.observed, loadings, cov)
 
     def maximise(
@@ -160,10 +178,7 @@ class EMStep(eqx.Module):
             )
         # Periods after the last observation add nothing to the data and would only slow the VAR's
         # regression down; without them a masked tail equals a shorter panel, step by step.
-        seen = jnp.any(data.observed > 0, axis=1)
-        end = None
-        if not data.complete:
-            end = self.presample + seen.size - jnp.argmax(seen[::-1])
+        end = self.presample + jnp.sum(rows_with_data(data.observed)).astype(int)
         transition, innovation_cov, initial_mean, initial_cov = self.dynamics(
             parameters, posterior, end
         )
@@ -224,60 +239,6 @@ class EMStep(eqx.Module):
         factors = jnp.ones(num_factors, bool) if factors is None else factors
         lags = jnp.ones(num_lags, bool) if lags is None else lags
         return (lags[:, None] & factors).reshape(-1)
-
-
-class Regression(eqx.Module):
-    """Posterior moments of the regressors z_t = f_t, or (f_t', 1)' with an intercept."""
-
-    means: Float[Array, "time factors"]
-    covs: Float[Array, "time factors factors"]
-    with_intercept: bool = eqx.field(static=True)
-    active_factors: Bool[Array, " factors"] | None
-
-    @property
-    def regressors(self) -> Float[Array, "time regressors"]:
-        """E[z_t]."""
-        if not self.with_intercept:
-            return self.means
-        ones = jnp.ones((self.means.shape[0], 1), self.means.dtype)
-        return jnp.concatenate([self.means, ones], axis=1)
-
-    @property
-    def packed_covs(self) -> Float[Array, "time packed"]:
-        """Cov[z_t], lower triangles."""
-        covs = self.covs
-        if self.with_intercept:
-            covs = jnp.pad(covs, ((0, 0), (0, 1), (0, 1)))
-        rows, columns, _ = packed_indices(covs.shape[-1])
-        return covs[:, rows, columns]
-
-    def solve(
-        self, moments: Float[Array, "*batch regressors regressors"], cross: Array
-    ) -> Float[Array, "series regressors"]:
-        """Coefficients of every series from normal equations (`moments` one for all, or one each),
-        inactive factors switched off."""
-        size = moments.shape[-1]
-        if self.active_factors is not None:
-            active = self.active_factors
-            if self.with_intercept:
-                active = jnp.concatenate([active, jnp.ones(1, bool)])
-            identity = jnp.eye(size, dtype=moments.dtype)
-            moments = jnp.where(active[:, None] & active, moments, identity)
-            cross = jnp.where(active, cross, 0.0)
-        inverse, _ = spd_inverse(moments, fastest_implementation(size))
-        return jnp.sum(inverse * cross[..., None, :], axis=-1)
-
-    def augment(self, loadings: Array, intercept: Array) -> Float[Array, "series regressors"]:
-        """[W mu] or W."""
-        if not self.with_intercept:
-            return loadings
-        return jnp.concatenate([loadings, intercept[:, None]], axis=1)
-
-    def split(self, coefficients: Array, intercept: Array) -> tuple[Array, Array]:
-        """W and mu (the old one if it is not estimated)."""
-        if not self.with_intercept:
-            return coefficients, intercept
-        return coefficients[:, :-1], coefficients[:, -1]
 
 
 def diagonal_step(

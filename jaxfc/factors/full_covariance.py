@@ -16,22 +16,24 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.regression import Regression
 from jaxfc.typing import Array, Float
 from jaxfc_kernels.collapse import unpack
 
 if TYPE_CHECKING:
-    from jaxfc.factors.em import PanelData, Regression
+    from jaxfc.factors.em import PanelData
 
 Step = tuple[Float[Array, "series factors"], Float[Array, " series"], Float[Array, "series series"]]
 
 
 def complete_step(
-    parameters: FactorParameters, data: "PanelData", regression: "Regression", floor: Array
+    parameters: FactorParameters, data: "PanelData", regression: Regression, floor: Array
 ) -> Step:
-    """Nothing missing; 2 T N^2 + 2 T N K flops."""
-    regressors = regression.regressors
-    num_times, size = regressors.shape
-    cov_sum = unpack(jnp.sum(regression.packed_covs, axis=0), size)
+    """Rows observed whole or not at all; 2 T N^2 + 2 T N K flops."""
+    rows = data.observed[:, :1]
+    regressors = rows * regression.regressors
+    num_times, size = jnp.sum(rows), regressors.shape[1]
+    cov_sum = unpack(jnp.sum(rows * regression.packed_covs, axis=0), size)
     moments = cov_sum + regressors.T @ regressors
     new = regression.solve(moments, data.values.T @ regressors)
     residuals = data.values - regressors @ new.T
@@ -48,7 +50,7 @@ def regular(cov: Array, floor: Array) -> Float[Array, "series series"]:
 
 
 def missing_step(
-    parameters: FactorParameters, data: "PanelData", regression: "Regression", floor: Array
+    parameters: FactorParameters, data: "PanelData", regression: Regression, floor: Array
 ) -> Step:
     """Cells missing anywhere: one Cholesky factor a time, sums accumulated in sequence."""
     regressors = regression.regressors

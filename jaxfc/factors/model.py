@@ -175,6 +175,10 @@ def finish(
     num_lags = max(model.num_lags, 1)
     num_periods = posterior.means.shape[0]
     last = range(num_periods - num_lags, num_periods)
+    completed = data.values
+    if data.complete:
+        common = parameters.intercept + posterior.means[presample:] @ parameters.loadings.T
+        completed = jnp.where(data.observed > 0, completed, common)
     return FittedFactorModel(
         model=model,
         parameters=parameters,
@@ -183,7 +187,7 @@ def finish(
         factor_covs=posterior.covs[presample:],
         last_mean=posterior.means[-num_lags:].reshape(-1),
         last_cov=posterior.joint_cov(last),
-        completed=data.values,
+        completed=completed,
         observed=observed > 0,
         loglik=expectation.loglik - log_scale,
         loglik_path=estimate.path - log_scale,

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.methods import PCA
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.moments import sample_factors
@@ -128,13 +129,12 @@ def common_draws(
 ) -> Float[Array, "draws time series"]:
     """Draws of W f + mu in standardised units; the factors of principal components are known."""
     parameters, presample = fitted.parameters, fitted.model.presample
-    mask = fitted.observed.astype(fitted.completed.dtype)
     if isinstance(fitted.model.method, PCA):
         factors = jnp.broadcast_to(fitted.factors, (num_draws, *fitted.factors.shape))
     else:
-        if rebuilds_panel(fitted):
-            mask = jnp.ones_like(mask)
-        centred = fitted.completed - mask * parameters.intercept
+        data = fitted_data(fitted)
+        mask = data.observed
+        centred = data.values - mask * parameters.intercept
         full = parameters.idiosyncratic_cov.ndim == 2
         collapse = collapse_full if full else collapse_diagonal
         collapsed = collapse(centred, mask, parameters.loadings, parameters.idiosyncratic_cov)

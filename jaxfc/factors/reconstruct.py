@@ -87,8 +87,11 @@ def reconstruct_jointly(
 def imputed_share(
     observed: Float[Array, "time series"],
 ) -> Float[Array, " series"]:
-    """tr(I - Q_i^+ Q_i) / T: one minus the share of observed rows, as the rows are independent."""
-    return 1.0 - jnp.mean(observed, axis=0)
+    """tr(I - Q_i^+ Q_i) / T over the rows up to the last one with data: one minus the share of
+    observed rows, as the rows of Q_i are independent."""
+    times = jnp.arange(1, observed.shape[0] + 1)
+    num_times = jnp.max(jnp.where(jnp.any(observed > 0, axis=1), times, 1))
+    return 1.0 - jnp.sum(observed, axis=0) / num_times
 
 
 def interpolate_constant(

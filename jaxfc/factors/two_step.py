@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
-from jaxfc.factors.em import PanelData
+from jaxfc.factors.em import PanelData, completed_data
 from jaxfc.factors.iterate import iterate
 from jaxfc.factors.methods import EM, Candidate, Estimate, Method, ppca_start
 from jaxfc.factors.reconstruct import (
@@ -65,7 +65,7 @@ class TwoStepEM(Method):
         share = imputed_share(observed) if self.conditional_cov else None
 
         def completed(panel: Array) -> PanelData:
-            return PanelData(panel, jnp.ones_like(panel), share, complete=True)
+            return completed_data(panel, observed, share)
 
         def alternate(state, args):
             panel, parameters = state
@@ -73,7 +73,7 @@ class TwoStepEM(Method):
             current = completed(panel)
             warm = None if self.restart else parameters
             begin = ppca_start(model, centre(current), candidate) if warm is None else warm
-            begin = eqx.tree_at(lambda p: p.intercept, begin, jnp.mean(panel, axis=0))
+            begin = eqx.tree_at(lambda p: p.intercept, begin, column_means(current))
             parameters = self.inner.iterate(model, current, begin, candidate).value
             step = self.inner.step(model, candidate)
             expectation = step.expect(parameters, current)
@@ -106,6 +106,12 @@ class TwoStepEM(Method):
         )
 
 
+def column_means(data: PanelData) -> Float[Array, " series"]:
+    """Means over the rows with data."""
+    return jnp.sum(data.values, axis=0) / jnp.sum(data.observed, axis=0)
+
+
 def centre(data: PanelData) -> PanelData:
     """A complete panel with its column means taken off."""
-    return eqx.tree_at(lambda d: d.values, data, data.values - jnp.mean(data.values, axis=0))
+    centred = data.values - data.observed * column_means(data)
+    return eqx.tree_at(lambda d: d.values, data, centred)

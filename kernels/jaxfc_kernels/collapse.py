@@ -70,19 +70,22 @@ def collapse_diagonal(
     )
 
 
-def collapse_complete(values: Array, loadings: Array, cov: Array) -> Collapsed:
-    """S full, nothing missing: one Cholesky factor, N^3/3 + T N^2 + 2 T N K flops."""
-    num_times, num_series = values.shape
+def collapse_complete(values: Array, rows: Array, loadings: Array, cov: Array) -> Collapsed:
+    """S full, rows observed whole or not at all; one Cholesky factor, N^3/3 + T N^2 + 2 T N K.
+
+    `rows` (time,) is 1.0 where a row is observed, else 0.0, and so are the `values` of that row.
+    """
+    num_series = values.shape[1]
     chol = jnp.linalg.cholesky(cov)
     half_loadings = solve_triangular(chol, loadings, lower=True)
     half_values = solve_triangular(chol, values.T, lower=True)
     information = half_loadings.T @ half_loadings
     log_det = 2.0 * jnp.sum(jnp.log(jnp.diagonal(chol)))
     return Collapsed(
-        information=jnp.broadcast_to(information, (num_times, *information.shape)),
+        information=rows[:, None, None] * information,
         vectors=half_values.T @ half_loadings,
         quadratic=jnp.sum(half_values**2),
-        log_normaliser=num_times * (num_series * LOG_2PI + log_det),
+        log_normaliser=jnp.sum(rows) * (num_series * LOG_2PI + log_det),
     )
 
 

@@ -227,6 +227,24 @@ def test_mask_equals_truncation(data):
     np.testing.assert_allclose(truncated.forecast(5).mean, ahead, atol=1e-8)
 
 
+@pytest.mark.parametrize("idiosyncratic", ["diagonal", "full"])
+def test_mask_equals_truncation_for_two_steps(data, idiosyncratic):
+    """What a two-step method fills in after the last row with data is no information."""
+    values, observed, _ = data
+    method = TwoStepEM(conditional_cov=True, restart=False, max_steps=5)
+    model = DynamicFactorModel(2, 1, method=method, idiosyncratic=idiosyncratic)
+    estimate = eqx.filter_jit(model.estimate)
+    cut = NUM_TIMES - 5
+    masked = estimate(values, observed.at[cut:].set(False))
+    truncated = estimate(values[:cut], observed[:cut])
+    np.testing.assert_allclose(masked.loglik, truncated.loglik, rtol=1e-10)
+    np.testing.assert_allclose(masked.common[:cut], truncated.common, atol=1e-8)
+    np.testing.assert_allclose(masked.common[cut:], truncated.forecast(5).mean, atol=1e-8)
+    np.testing.assert_allclose(
+        masked.scaling.restore(masked.completed)[cut:], masked.common[cut:], atol=1e-10
+    )
+
+
 def test_forecast_does_not_depend_on_what_is_not_observed(data):
     values, observed, _ = data
     observed = observed.at[-4:].set(False)  # the future
