@@ -75,9 +75,6 @@ def test_make_targets_exist():
     assert unknown_make_targets(README, makefile) == []
 
 
-@pytest.mark.skipif(
-    not (REPOSITORY / "jaxfc" / "cli.py").exists(), reason="jaxfc/cli.py does not exist yet"
-)
 def test_commands_and_their_options_exist():
     helps: dict[tuple[str, ...], str] = {}
     for words, options in jaxfc_calls(README):
@@ -95,6 +92,16 @@ def test_python_blocks_run_in_order():
     for number, block in enumerate(blocks(README, ("python",)), start=1):
         exec(compile(block, f"README.md, python block {number}", "exec"), namespace)
     assert all(package in sys.modules for package in imported_packages(README))
+
+
+@pytest.mark.parametrize("page", ["factors.md", "state-space.md"])
+def test_documentation_examples_run(page):
+    text = (REPOSITORY / "docs" / page).read_text()
+    examples = blocks(text, ("python",))
+    assert examples
+    namespace: dict[str, object] = {"__name__": page}
+    for number, block in enumerate(examples, start=1):
+        exec(compile(block, f"docs/{page}, python block {number}", "exec"), namespace)
 
 
 def imported_packages(text: str) -> set[str]:
