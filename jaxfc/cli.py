@@ -195,7 +195,7 @@ def fit(
     fredmd: Annotated[
         bool, typer.Option("--fredmd", help="Insist that the files are FRED-MD or FRED-QD files.")
     ] = False,
-    draws: Annotated[int, typer.Option(help="Draws behind the nowcasts' bands.")] = 200,
+    draws: Annotated[int, typer.Option(min=2, help="Draws behind the nowcasts' bands.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of these draws.")] = 0,
 ) -> None:
     """Estimate a factor model from your files.

@@ -77,6 +77,7 @@ def test_make_targets_exist():
 
 def test_commands_and_their_options_exist():
     helps: dict[tuple[str, ...], str] = {}
+    assert jaxfc_calls(README), "the README shows no jaxfc command"
     for words, options in jaxfc_calls(README):
         subcommand = words[:1]
         if subcommand not in helps:
@@ -94,7 +95,7 @@ def test_python_blocks_run_in_order():
     assert all(package in sys.modules for package in imported_packages(README))
 
 
-@pytest.mark.parametrize("page", ["factors.md", "state-space.md"])
+@pytest.mark.parametrize("page", ["index.md", "factors.md", "state-space.md"])
 def test_documentation_examples_run(page):
     text = (REPOSITORY / "docs" / page).read_text()
     examples = blocks(text, ("python",))

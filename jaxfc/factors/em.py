@@ -122,7 +122,7 @@ class EMStep(eqx.Module):
             scale = jnp.linalg.cholesky(second_moment(expectation.posterior))
             identity = jnp.eye(parameters.num_factors, dtype=scale.dtype)
             matrix = solve_triangular(scale, identity, lower=True)
-            updated = rotate_parameters(updated, matrix)
+            updated = rotate_parameters(updated, matrix, scale)
         return updated, expectation.criterion
 
     def expect(self, parameters: FactorParameters, data: PanelData) -> Expectation:

@@ -84,10 +84,12 @@ def check_rows(rows: tuple[int, ...], num_series: int, num_factors: int) -> None
 
 
 def rotate_parameters(
-    parameters: FactorParameters, matrix: Float[Array, "factors factors"]
+    parameters: FactorParameters,
+    matrix: Float[Array, "factors factors"],
+    inverse: Float[Array, "factors factors"] | None = None,
 ) -> FactorParameters:
     """Parameters of R F: (W R^{-1}, R A_l R^{-1}, R Q R'), the same law of the panel."""
-    inverse = jnp.linalg.inv(matrix)
+    inverse = jnp.linalg.inv(matrix) if inverse is None else inverse
     wide = over_lags(matrix, parameters.num_lags)
     return FactorParameters(
         loadings=parameters.loadings @ inverse,

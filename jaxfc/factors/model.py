@@ -15,8 +15,10 @@ from jaxfc.factors.scaling import Scaling, fit_scaling
 from jaxfc.forecast import FactorForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, select
+from jaxfc.state_space import StateSpace
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc_kernels.aggregation import AggregationRows
+from jaxfc_kernels.lyapunov import companion, stationary_cov
 from jaxfc_kernels.var_precision import stationary_block_cov
 
 if TYPE_CHECKING:
@@ -260,6 +262,36 @@ class FittedFactorModel(Fitted):
         )
         centre = jnp.broadcast_to(self.scaling.centre, standardised.mean.shape)
         return standardised.affine(self.scaling.scale, centre)
+
+    def state_space(self) -> StateSpace:
+        """The estimated model in companion form, in data units, started from its stationary law.
+
+        State (f_t, ..., f_{t-p+1}), newest first; rows are those of the panel's own frequency. For
+        filtered factors, one-step predictions and prediction errors, which smoothing hides.
+
+        **Raises:** nothing; if the factor VAR is not stationary the initial covariance is NaN.
+        """
+        parameters, scale = self.parameters, self.scaling.scale
+        cov = parameters.idiosyncratic_cov
+        num_factors, dtype = parameters.num_factors, scale.dtype
+        if parameters.num_lags == 0:
+            transition = jnp.zeros((num_factors, num_factors), dtype)
+        else:
+            transition = companion(parameters.transition)
+        size = transition.shape[0]
+        noise = jnp.zeros((size, size), dtype)
+        noise = noise.at[:num_factors, :num_factors].set(parameters.innovation_cov)
+        loadings = scale[:, None] * parameters.loadings
+        return StateSpace(
+            initial_mean=jnp.zeros(size, dtype),
+            initial_cov=stationary_cov(transition, noise),
+            transition=transition,
+            offset=jnp.zeros(size, dtype),
+            innovation_cov=noise,
+            design=jnp.pad(loadings, ((0, 0), (0, size - num_factors))),
+            observation_offset=self.scaling.restore(parameters.intercept),
+            observation_cov=scale**2 * cov if cov.ndim == 1 else scale[:, None] * cov * scale,
+        )
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         standardised = simulate_panel(self.parameters, num_steps, key=key)

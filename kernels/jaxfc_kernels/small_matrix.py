@@ -11,6 +11,8 @@ from jax.scipy.linalg import solve_triangular
 
 # Above this size the unrolled code compiles slowly and the library call wins.
 MAX_UNROLLED = 12
+# The same outside a loop, where the library call is made once and compile time weighs more.
+MAX_UNROLLED_ONCE = 4
 # Up to this size the elimination is unrolled down to scalars.
 MAX_SCALAR = 2
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfc_kernels.lyapunov import companion, stationary_cov
-from jaxfc_kernels.small_matrix import MAX_SCALAR, spd_inverse
+from jaxfc_kernels.small_matrix import MAX_UNROLLED_ONCE, spd_inverse
 
 
 class PathPrecision(NamedTuple):
@@ -31,7 +31,9 @@ def inverse_and_log_det(matrix: Array) -> tuple[Array, Array]:
     Outside a loop a library call costs nothing and compiles faster than unrolled code.
     """
     size = matrix.shape[-1]
-    inverse, pivots = spd_inverse(matrix, "gauss_jordan" if size <= MAX_SCALAR else "cholesky")
+    inverse, pivots = spd_inverse(
+        matrix, "gauss_jordan" if size <= MAX_UNROLLED_ONCE else "cholesky"
+    )
     return inverse, jnp.sum(jnp.log(pivots), axis=-1)
 
 

@@ -156,6 +156,24 @@ def test_forecast_equals_dense_conditioning(fitted, data):
     )
 
 
+@pytest.mark.parametrize("name", ["EM", "static"])
+def test_state_space_is_the_same_model(name, panel, data):
+    values, observed, _ = data
+    fitted = METHODS[name].fit(panel)
+    space = fitted.state_space()
+    posterior = eqx.filter_jit(space.smooth)(values, observed)
+    np.testing.assert_allclose(posterior.loglik, fitted.loglik, rtol=1e-9)
+    np.testing.assert_allclose(posterior.smoothed_means[:, :2], fitted.factors, atol=1e-9)
+    ahead, expected = space.forecast(values, observed, 3), fitted.forecast(3)
+    np.testing.assert_allclose(ahead.mean, expected.mean, atol=1e-9)
+    np.testing.assert_allclose(ahead.cov, expected.cov, atol=1e-9)
+    mean, cov = fitted.forecast_factors(3)
+    loadings = fitted.scaling.scale[:, None] * fitted.parameters.loadings
+    level = fitted.scaling.restore(fitted.parameters.intercept)
+    np.testing.assert_allclose(level + mean @ loadings.T, expected.mean, atol=1e-10)
+    np.testing.assert_allclose(cov, expected.factor_cov, atol=1e-12)
+
+
 def test_simulated_panels_have_the_model_law(fitted):
     draws = fitted.simulate(20_000, key=jax.random.key(0))
     variances = fitted.parameters.variances + jnp.einsum(

@@ -100,7 +100,7 @@ def stationary(loadings, idiosyncratic_var, coefficients, innovation_cov):
 
 def stata_case(name):
     """Stationary parameters, intercepts and log-likelihood of a Stata `dfactor` fit."""
-    pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'peers')")
+    pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'data')")
     from statsmodels.tsa.statespace.tests.results import results_dynamic_factor
 
     theirs = getattr(results_dynamic_factor, f"lutkepohl_{name}")
@@ -140,7 +140,7 @@ def simulated_panel(num_lags, with_gaps):
 
 def statsmodels_case(num_lags, with_gaps):
     """A `DynamicFactorMQ` without AR(1) errors and a way to read its parameter vectors."""
-    pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'peers')")
+    pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'data')")
     from statsmodels.tsa.statespace.dynamic_factor_mq import DynamicFactorMQ
 
     model = DynamicFactorMQ(

@@ -12,7 +12,7 @@ def statsmodels_file(*parts):
     """Path of a file inside the statsmodels wheel; skips the test where it is not installed."""
     spec = importlib.util.find_spec("statsmodels")
     if spec is None or spec.origin is None:
-        pytest.skip("needs statsmodels (extra 'peers')")
+        pytest.skip("needs statsmodels (extra 'data')")
     return pathlib.Path(spec.origin).parent.joinpath(*parts)
 
 
@@ -70,7 +70,7 @@ def lutkepohl_growth():
     Logarithms in single precision, as Stata's data set appears to hold them: with double precision
     the log-likelihood differs from Stata's in the seventh digit, with single in the tenth.
     """
-    pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'peers')")
+    pytest.importorskip("statsmodels", reason="needs statsmodels (extra 'data')")
     from statsmodels.tsa.statespace.tests.results.results_varmax import lutkepohl_data
 
     logs = np.log(np.asarray(lutkepohl_data, dtype=float)).astype(np.float32)
