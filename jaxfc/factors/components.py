@@ -102,7 +102,7 @@ def static_factors(
     observed: Float[Array, "time series"],
     loadings: Float[Array, "series factors"],
     variances: Float[Array, " series"],
-    prior_precision: float = 1.0,
+    prior_precision: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, "time factors"]:
     """E[f_t | x_t] of the static model with prior covariance I / `prior_precision`."""
     collapsed = collapse_diagonal(values, observed, loadings, variances)

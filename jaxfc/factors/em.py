@@ -78,12 +78,13 @@ def completed_data(
 class Expectation(eqx.Module):
     """What the E-step hands to the M-step; `series_misfit` are sums over time of squared residuals
     at the factors' posterior means, `loglik` the observed-data log-likelihood, `criterion` what the
-    stopping rule looks at."""
+    stopping rule looks at, `end` the period after the last observation."""
 
     posterior: FactorPosterior
     loglik: Float[Array, ""]
     criterion: Float[Array, ""]
     series_misfit: Float[Array, " series"]
+    end: Int[Array, ""]
 
 
 class EMStep(eqx.Module):
@@ -119,7 +120,8 @@ class EMStep(eqx.Module):
         expectation = self.expect(parameters, data)
         updated = self.maximise(parameters, data, expectation)
         if self.normalise and parameters.num_lags > 0:
-            scale = jnp.linalg.cholesky(second_moment(expectation.posterior))
+            moment = second_moment(expectation.posterior, expectation.end)
+            scale = jnp.linalg.cholesky(moment)
             identity = jnp.eye(parameters.num_factors, dtype=scale.dtype)
             matrix = solve_triangular(scale, identity, lower=True)
             updated = rotate_parameters(updated, matrix, scale)
@@ -137,12 +139,15 @@ class EMStep(eqx.Module):
             misfit = collapsed_misfit(collapsed, means)
         else:
             misfit = jnp.sum(series_misfit / parameters.idiosyncratic_cov)
+        # Periods after the last observation add nothing to the data and would only slow the
+        # regressions down; without them a masked tail equals a shorter panel, step by step.
+        end = self.presample + jnp.sum(rows_with_data(data.observed)).astype(int)
         criterion = loglik = posterior.evidence - 0.5 * misfit
         if self.criterion == "expected_loglik":
             spread = jnp.sum(collapsed.information * posterior.covs[self.presample :])
             measurement = -0.5 * (collapsed.log_normaliser + misfit + spread)
-            criterion = measurement + expected_factor_loglik(parameters, posterior)
-        return Expectation(posterior, loglik, criterion, series_misfit)
+            criterion = measurement + expected_factor_loglik(parameters, posterior, end)
+        return Expectation(posterior, loglik, criterion, series_misfit, end)
 
     def collapse(
         self, parameters: FactorParameters, data: PanelData, centred: Float[Array, "time series"]
@@ -171,16 +176,14 @@ class EMStep(eqx.Module):
         )
         if self.idiosyncratic == "full":
             update = complete_step if data.complete else missing_step
-            loadings, intercept, cov = update(parameters, data, regression, self.variance_floor)
+            floor = self.variance_floor.astype(data.values.dtype)
+            loadings, intercept, cov = update(parameters, data, regression, floor)
         else:
             loadings, intercept, cov = diagonal_step(
                 self, parameters, data, regression, expectation.series_misfit
             )
-        # Periods after the last observation add nothing to the data and would only slow the VAR's
-        # regression down; without them a masked tail equals a shorter panel, step by step.
-        end = self.presample + jnp.sum(rows_with_data(data.observed)).astype(int)
         transition, innovation_cov, initial_mean, initial_cov = self.dynamics(
-            parameters, posterior, end
+            parameters, posterior, expectation.end
         )
         return FactorParameters(
             loadings=loadings,
@@ -274,14 +277,15 @@ def diagonal_step(
     )
     variances = parameters.idiosyncratic_cov
     if step.missing_as_latent:
-        num_times = data.values.shape[0]
+        num_times = jnp.sum(rows_with_data(data.observed))
         variances = (expected + (num_times - counts) * variances) / num_times
     else:
         variances = jnp.where(unseen, variances, expected / jnp.maximum(counts, 1.0))
     if data.imputed_share is not None:
         variances = variances + data.imputed_share * parameters.idiosyncratic_cov
     if step.idiosyncratic == "isotropic":
-        pooled = jnp.sum(counts * variances) / jnp.sum(counts)
+        weights = jnp.ones_like(counts) if step.missing_as_latent else counts
+        pooled = jnp.sum(weights * variances) / jnp.sum(weights)
         variances = jnp.full_like(variances, pooled)
-    variances = jnp.maximum(variances, step.variance_floor)
+    variances = jnp.maximum(variances, step.variance_floor.astype(variances.dtype))
     return *regression.split(new, parameters.intercept), variances

@@ -52,29 +52,33 @@ def regular(cov: Array, floor: Array) -> Float[Array, "series series"]:
 def missing_step(
     parameters: FactorParameters, data: "PanelData", regression: Regression, floor: Array
 ) -> Step:
-    """Cells missing anywhere: one Cholesky factor a time, sums accumulated in sequence."""
-    regressors = regression.regressors
-    num_times, size = regressors.shape
-    covs = unpack(regression.packed_covs, size)
+    """Cells missing anywhere: one Cholesky factor a time, sums accumulated in sequence.
+
+    Rows without any observation are left out: they say nothing and would only slow EM down.
+    """
+    seen = jnp.any(data.observed > 0, axis=1).astype(data.values.dtype)
+    regressors = seen[:, None] * regression.regressors
+    size = regressors.shape[1]
+    covs = unpack(seen[:, None] * regression.packed_covs, size)
     seconds = covs + regressors[:, :, None] * regressors[:, None, :]
     coefficients = regression.augment(parameters.loadings, parameters.intercept)
     cov = parameters.idiosyncratic_cov
 
     def accumulate(sums, row):
         sum_xz, sum_xx = sums
-        x, o, mean, second = row
+        x, o, mean, second, used = row
         constant, slope, spread = conditional_row(x, o, coefficients, cov)
         sum_xz = sum_xz + jnp.outer(constant, mean) + slope @ second
         cross = jnp.outer(constant, slope @ mean)
         sum_xx = sum_xx + jnp.outer(constant, constant) + cross + cross.T
-        sum_xx = sum_xx + slope @ second @ slope.T + spread
+        sum_xx = sum_xx + slope @ second @ slope.T + used * spread
         return (sum_xz, sum_xx), None
 
     start = (jnp.zeros_like(coefficients), jnp.zeros_like(cov))
-    rows = (data.values, data.observed, regressors, seconds)
+    rows = (data.values, data.observed, regressors, seconds, seen)
     (sum_xz, sum_xx), _ = jax.lax.scan(accumulate, start, rows)
     new = regression.solve(jnp.sum(seconds, axis=0), sum_xz)
-    cov = (sum_xx - new @ sum_xz.T) / num_times
+    cov = (sum_xx - new @ sum_xz.T) / jnp.sum(seen)
     loadings, intercept = regression.split(new, parameters.intercept)
     return loadings, intercept, regular(cov, floor)
 

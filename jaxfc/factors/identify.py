@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.moments import FactorPosterior
-from jaxfc.typing import Array, Float
+from jaxfc.typing import Array, Float, Int
 
 if TYPE_CHECKING:
     from jaxfc.factors.model import FittedFactorModel
@@ -135,10 +135,16 @@ def rotate_fitted(
     )
 
 
-def second_moment(posterior: FactorPosterior) -> Float[Array, "factors factors"]:
-    """E[F_t F_t' | x], averaged over time: defined for unit roots too."""
-    means = posterior.means
-    return (means.T @ means + jnp.sum(posterior.covs, axis=0)) / means.shape[0]
+def second_moment(
+    posterior: FactorPosterior, end: Int[Array, ""] | None = None
+) -> Float[Array, "factors factors"]:
+    """E[F_t F_t' | x], averaged over the periods before `end` (all): defined for unit roots too."""
+    means, covs = posterior.means, posterior.covs
+    if end is None:
+        return (means.T @ means + jnp.sum(covs, axis=0)) / means.shape[0]
+    used = (jnp.arange(means.shape[0]) < end).astype(means.dtype)
+    means = used[:, None] * means
+    return (means.T @ means + jnp.einsum("t,tij->ij", used, covs)) / end
 
 
 def sign_of(loadings: Float[Array, "series factors"]) -> Float[Array, " factors"]:
@@ -172,13 +178,14 @@ def principal_vectors(
 
 
 def principal_rotation(
-    parameters: FactorParameters, posterior: FactorPosterior
+    parameters: FactorParameters, posterior: FactorPosterior, end: Int[Array, ""] | None = None
 ) -> Float[Array, "factors factors"]:
-    """R with E[FF'] = I over the sample and W'W diagonal, descending; loadings sum to >= 0.
+    """R with E[FF'] = I over the sample (before period `end`) and W'W diagonal, descending;
+    loadings sum to >= 0.
 
     The static model keeps its prior N(0, I), so only the orthogonal part applies there.
     """
-    scale = unit_scale(parameters, second_moment(posterior))
+    scale = unit_scale(parameters, second_moment(posterior, end))
     return transform(scale, principal_vectors(parameters.loadings @ scale))
 
 

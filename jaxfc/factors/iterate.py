@@ -101,7 +101,8 @@ class LikelihoodIteration(optx.AbstractFixedPointSolver):
     ) -> tuple[Bool[Array, ""], optx.RESULTS]:
         settled = jnp.abs(state.change) < self.rtol
         fell = self.ascending & (state.change < -LARGEST_DECREASE)
-        return settled | fell, optx.RESULTS.successful
+        lost = (state.step > 0) & ~jnp.isfinite(state.loglik)
+        return settled | fell | lost, optx.RESULTS.successful
 
     def postprocess(
         self,
@@ -139,7 +140,8 @@ def iterate(
 
     `ascending=False` for steps whose criterion may fall by design.
     """
-    tolerance = 1e-2 * float(jnp.finfo(rtol.dtype).eps) ** 0.5
+    dtype = jnp.result_type(*jax.tree.leaves(start))
+    tolerance = 1e-2 * float(jnp.finfo(dtype).eps) ** 0.5
     solution = optx.fixed_point(
         step,
         LikelihoodIteration(rtol, max_steps, ascending),
@@ -160,4 +162,6 @@ def iterate(
     settled = jnp.abs(state.change) < rtol
     fell = (result == SUCCESSFUL) & ~settled & (state.change < -LARGEST_DECREASE)
     result = select(fell, cast(RESULTS, RESULTS.likelihood_decreased), result)
+    lost = ~jnp.isfinite(state.loglik) & (state.step > 0)
+    result = select(lost, cast(RESULTS, RESULTS.diverged), result)
     return Outcome(solution.value, solution.stats["num_steps"], state.path, result)

@@ -104,6 +104,11 @@ def switch_off(
     )
 
 
+def with_intercept(parameters: FactorParameters, intercept: Array) -> FactorParameters:
+    """The parameters with another intercept."""
+    return eqx.tree_at(lambda p: p.intercept, parameters, intercept)
+
+
 def not_iterated(parameters: FactorParameters, data: PanelData, **extra) -> Estimate:
     """An estimate in closed form."""
     path = jnp.full(1, jnp.nan, data.values.dtype)
@@ -113,7 +118,8 @@ def not_iterated(parameters: FactorParameters, data: PanelData, **extra) -> Esti
 class PCA(Method):
     """Principal components of the pairwise covariance; factors by least squares on observed cells.
 
-    Residual variances are those of the least-squares fit; the factors are treated as known.
+    Residual variances are those of the least-squares fit; the factors are treated as known. A row
+    without any observation has factors of zero, so a panel must not end with one.
     """
 
     def run(
@@ -135,9 +141,10 @@ class PCA(Method):
         loadings = vectors * jnp.sqrt(jnp.maximum(leading, 0.0))
         loadings = mask_factors(loadings, candidate.factors)
         num_series = loadings.shape[0]
-        # A tiny ridge: a row with fewer observations than factors has no least-squares solution.
+        # A small ridge: a row with fewer observations than factors has no least-squares solution.
+        ridge = jnp.finfo(loadings.dtype).eps ** 0.5 * jnp.sum(loadings**2) / model.num_factors
         factors = static_factors(
-            data.values, data.observed, loadings, jnp.ones(num_series, loadings.dtype), 1e-8
+            data.values, data.observed, loadings, jnp.ones(num_series, loadings.dtype), ridge
         )
         residuals = data.values - data.observed * (factors @ loadings.T)
         cov = residual_cov(model, residuals, data.observed)
@@ -157,10 +164,11 @@ def residual_cov(
 ) -> Array:
     """Diagonal or isotropic idiosyncratic variances from residuals, over observed cells."""
     counts = jnp.maximum(jnp.sum(observed, axis=0), 1.0)
-    variances = jnp.maximum(jnp.sum(residuals**2, axis=0) / counts, model.variance_floor)
+    floor = model.variance_floor.astype(residuals.dtype)
+    variances = jnp.maximum(jnp.sum(residuals**2, axis=0) / counts, floor)
     if model.idiosyncratic == "isotropic":
         pooled = jnp.sum(residuals**2) / jnp.sum(observed)
-        return jnp.full_like(variances, jnp.maximum(pooled, model.variance_floor))
+        return jnp.full_like(variances, jnp.maximum(pooled, floor))
     return variances
 
 
@@ -197,8 +205,9 @@ class EM(Method):
 
     With `idiosyncratic="diagonal"` this is Banbura and Modugno (2014); with "full" the exact EM for
     missing stock values and correlated errors (costs T N^3 / 3 an iteration). Stops when
-    `criterion` ("loglik" or "expected_loglik") changes by less than `rtol`, relatively, or after
-    `max_steps`. `missing_as_latent` selects the slower variance update of Banbura and Modugno.
+    `criterion` changes by less than `rtol`, relatively, or after `max_steps`: "loglik", or
+    "expected_loglik", the paper's, which settles much more slowly at tight tolerances.
+    `missing_as_latent` selects the slower variance update of Banbura and Modugno.
     """
 
     rtol: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6)
@@ -238,10 +247,34 @@ class EM(Method):
         """Parameters at the fixed point of the step."""
         if start is None:
             start = ppca_start(model, data, candidate)
-        # The fixed point does not depend on the start, and must not be differentiated through it.
+        # A fixed point does not depend on the start, so it is not differentiated through it. An
+        # intercept that is not estimated is no unknown of the fixed point: it travels with the data.
+        level, estimated = start.intercept, model.intercept == "estimated"
+        if not estimated:
+            start = with_intercept(start, jnp.zeros_like(level))
         start = jax.lax.stop_gradient(start)
         step = self.step(model, candidate)
-        return iterate(step, start, data, rtol=self.rtol, max_steps=self.max_steps)
+
+        def advance(parameters: FactorParameters, args: tuple[PanelData, Array]) -> tuple:
+            data, level = args
+            if estimated:
+                return step(parameters, data)
+            parameters, criterion = step(with_intercept(parameters, level), data)
+            return with_intercept(parameters, jnp.zeros_like(level)), criterion
+
+        # EM raises the likelihood; the expected one lacks an entropy term and may fall by design.
+        outcome = iterate(
+            advance,
+            start,
+            (data, level),
+            rtol=self.rtol,
+            max_steps=self.max_steps,
+            ascending=self.criterion == "loglik",
+        )
+        if estimated:
+            return outcome
+        value = with_intercept(outcome.value, level)
+        return Outcome(value, outcome.num_steps, outcome.path, outcome.result)
 
     def run(
         self,

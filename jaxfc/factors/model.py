@@ -1,6 +1,6 @@
 """The approximate dynamic factor model: configuration, estimation, and the fitted model."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.dynamics import impulse_maps, simulate_panel
 from jaxfc.factors.em import IDIOSYNCRATIC, INITIAL, PanelData
 from jaxfc.factors.identify import principal_rotation, rotate_parameters, rotate_posterior
-from jaxfc.factors.methods import EM, Candidate, Estimate, Method
+from jaxfc.factors.methods import EM, PCA, Candidate, Estimate, Method
 from jaxfc.factors.moments import ClosedForm, Moments
 from jaxfc.factors.scaling import Scaling, fit_scaling
 from jaxfc.forecast import FactorForecast
@@ -58,6 +58,12 @@ class DynamicFactorModel(Model):
             raise ValueError(f"num_factors must be at least 1, got {self.num_factors}.")
         if self.num_lags < 0:
             raise ValueError(f"num_lags must be 0 (static) or more, got {self.num_lags}.")
+        if self.num_lags == 0 and self.idiosyncratic == "full":
+            raise ValueError(
+                "a static model (num_lags=0) with a full idiosyncratic covariance is not "
+                "identified: no loadings and S = Cov(x) fit as well. Use idiosyncratic='diagonal' "
+                "or num_lags >= 1."
+            )
         options = {
             "idiosyncratic": IDIOSYNCRATIC,
             "initial": INITIAL,
@@ -83,6 +89,12 @@ class DynamicFactorModel(Model):
                 f"series {', '.join(map(repr, flows[:5]))} are flows observed at a lower frequency "
                 f"than the panel's, which {type(self.method).__name__} cannot read; "
                 "use method=TwoStepEM()."
+            )
+        if isinstance(self.method, PCA) and not panel.observed[-1].any():
+            raise ValueError(
+                f"the panel ends with rows without data (last row {panel.index[-1]:%Y-%m-%d}), for "
+                "which principal components have no factors; cut them off with panel.window(...), "
+                "or use method=EM()."
             )
         counts = panel.observed.sum(axis=0)
         for i, name in enumerate(panel.names):
@@ -157,8 +169,9 @@ def finish(
     expectation = step.expect(parameters, data)
     posterior = estimate.posterior if estimate.posterior is not None else expectation.posterior
     presample = 0 if estimate.posterior is not None else model.presample
+    end = expectation.end - model.presample + presample
     if candidate.factors is None:
-        rotation = principal_rotation(parameters, posterior)
+        rotation = principal_rotation(parameters, posterior, end)
         parameters = rotate_parameters(parameters, rotation)
         posterior = rotate_posterior(posterior, rotation)
     if model.num_lags == 0:
@@ -169,7 +182,7 @@ def finish(
         stationary = jnp.all(jnp.isfinite(cov)) | ~jnp.all(jnp.isfinite(last.transition))
     result = estimate.result
     failed = ~jnp.isfinite(expectation.loglik)
-    result = select(failed & (result == RESULTS.successful), RESULTS.diverged, result)
+    result = select(failed, cast(RESULTS, RESULTS.diverged), result)
     if model.initial == "stationary" and model.num_lags > 0:
         result = select(~stationary, RESULTS.nonstationary, result)
     # ln p of the data in their own units: the Jacobian of z = (x - centre) / scale.

@@ -273,21 +273,23 @@ def after_empty_periods(posterior: FactorPosterior, num_periods: int) -> FactorP
 
 
 def expected_factor_loglik(
-    parameters: FactorParameters, posterior: FactorPosterior
+    parameters: FactorParameters, posterior: FactorPosterior, end: Int[Array, ""] | None = None
 ) -> Float[Array, ""]:
-    """E[ln p(F) | x] of the factor path (factors.md section 3; Defend et al. 2021, equation 20).
+    """E[ln p(F) | x] of the factor path before period `end` (Defend et al. 2021, equation 20).
 
     Not invariant to F -> R F: it shifts by -T ln |det R|. Compare runs only on one normalisation.
     """
     num_periods, num_factors = posterior.means.shape
     num_lags = parameters.num_lags
-    constant = num_periods * num_factors * LOG_2PI
+    used = num_periods if end is None else end
+    constant = used * num_factors * LOG_2PI
     if num_lags == 0:
-        trace = jnp.sum(posterior.means**2) + jnp.trace(jnp.sum(posterior.covs, axis=0))
+        seconds = jnp.sum(posterior.means**2, axis=1) + jnp.einsum("tii->t", posterior.covs)
+        trace = jnp.sum(jnp.where(jnp.arange(num_periods) < used, seconds, 0.0))
         return -0.5 * (constant + trace)
     innovation_precision, innovation_log_det = inverse_and_log_det(parameters.innovation_cov)
     initial_precision, initial_log_det = inverse_and_log_det(parameters.initial_cov)
-    moments, count = window_moments(posterior, num_lags)
+    moments, count = window_moments(posterior, num_lags, end=end)
     residual = jnp.concatenate(
         [jnp.eye(num_factors, dtype=moments.dtype), *(-a for a in parameters.transition)], axis=1
     )

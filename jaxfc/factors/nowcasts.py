@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.factors.condition import fitted_data
-from jaxfc.factors.methods import PCA
+from jaxfc.factors.methods import EM, PCA, Candidate
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.moments import sample_factors
 from jaxfc.factors.reconstruct import Nowcast, reconstruct_jointly, reconstruction_draws
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
-from jaxfc_kernels.collapse import collapse_diagonal, collapse_full
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
@@ -135,9 +134,8 @@ def common_draws(
         data = fitted_data(fitted)
         mask = data.observed
         centred = data.values - mask * parameters.intercept
-        full = parameters.idiosyncratic_cov.ndim == 2
-        collapse = collapse_full if full else collapse_diagonal
-        collapsed = collapse(centred, mask, parameters.loadings, parameters.idiosyncratic_cov)
+        step = EM().step(fitted.model, Candidate())
+        collapsed = step.collapse(parameters, data, centred)
         factors = sample_factors(parameters, collapsed, num_draws, key=key, presample=presample)
         factors = factors[:, presample:]
     return parameters.intercept + factors @ parameters.loadings.T

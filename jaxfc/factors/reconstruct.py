@@ -68,10 +68,14 @@ def reconstruct_jointly(
     Conjugate gradients to 1e-3 of the square root of the precision, matrix products T N^2 a step.
     """
 
+    def spread(multipliers: Array) -> Array:
+        seen = observed * multipliers
+        return seen if rows is None else aggregate_transpose(rows, seen)
+
     def apply(multipliers: Array) -> Array:
-        spread = observed * multipliers if rows is None else aggregate_transpose(rows, multipliers)
         # The identity on unobserved rows keeps the operator regular there.
-        return observe(rows, observed, spread @ cov) + (1.0 - observed) * multipliers
+        covered = observe(rows, observed, spread(multipliers) @ cov)
+        return covered + (1.0 - observed) * multipliers
 
     residuals = values - observe(rows, observed, common)
     tolerance = 1e-3 * float(jnp.finfo(values.dtype).eps) ** 0.5
@@ -80,8 +84,7 @@ def reconstruct_jointly(
     )
     solver = lx.CG(rtol=tolerance, atol=tolerance, max_steps=1000)
     multipliers = lx.linear_solve(operator, residuals, solver, throw=False).value
-    spread = observed * multipliers if rows is None else aggregate_transpose(rows, multipliers)
-    return common + spread @ cov
+    return common + spread(multipliers) @ cov
 
 
 def imputed_share(

@@ -49,6 +49,11 @@ def fit_scaling(
     centre = jnp.sum(masked * totals, axis=0) / jnp.maximum(weight, jnp.finfo(values.dtype).tiny)
     if not standardise:
         return Scaling(centre, jnp.ones_like(centre))
-    deviations = observed * (masked - centre * totals) ** 2 / jnp.where(squares > 0, squares, 1.0)
-    variance = jnp.sum(deviations, axis=0) / jnp.maximum(jnp.sum(observed, axis=0), 1.0)
-    return Scaling(centre, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)))
+    divisor = jnp.where(squares > 0, squares, 1.0)
+    count = jnp.maximum(jnp.sum(observed, axis=0), 1.0)
+    variance = jnp.sum(observed * (masked - centre * totals) ** 2 / divisor, axis=0) / count
+    # A constant series leaves the rounding of its mean; scaled up, that would pass for data. (`fit`
+    # refuses constant series by name; batches of windows may meet them.)
+    level = jnp.sum(observed * masked**2 / divisor, axis=0) / count
+    rounding = (8.0 * jnp.finfo(values.dtype).eps) ** 2 * level
+    return Scaling(centre, jnp.sqrt(jnp.where(variance > rounding, variance, 1.0)))

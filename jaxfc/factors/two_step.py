@@ -31,7 +31,9 @@ class TwoStepEM(Method):
     than `rtol` or after `max_steps`. `cross_section` rebuilds each series from all series' errors
     instead of its own; `conditional_cov` adds the conditional variance of rebuilt cells to the
     idiosyncratic variances, without which they are too small (factors.md section 5). Works for
-    stocks, flows and changes in flows on irregular calendars (Defend et al. 2021, section 3).
+    stocks, flows and changes in flows on irregular calendars (Defend et al. 2021, section 3). The
+    result code is that of the outer loop; inner estimations may end at their `max_steps`. Implicit
+    derivatives need a tight `rtol`: they are those of the fixed point.
     """
 
     rtol: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-3)

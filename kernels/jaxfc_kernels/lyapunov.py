@@ -11,7 +11,7 @@ def doubling(transition: Array, constant: Array) -> Array:
     """sum_i A^i C A'^i by doubling: S <- S + A S A', A <- A A, until A has vanished.
 
     k doublings sum 2^k terms, so a root of modulus 1 - d needs about log2(36 / d) of them in
-    float64. An explosive A ends in infinities, which the caller reports.
+    float64. An explosive A gives NaN, which the caller reports.
     """
     tolerance = jnp.finfo(transition.dtype).eps
 

@@ -238,11 +238,30 @@ def test_mask_equals_truncation(data):
     truncated = estimate(values[:cut], observed[:cut])
     assert int(masked.num_steps) == int(truncated.num_steps)
     np.testing.assert_allclose(masked.loglik, truncated.loglik, rtol=1e-10)
-    np.testing.assert_allclose(masked.common[:cut], truncated.common, atol=1e-8)
+    np.testing.assert_allclose(masked.factors[:cut], truncated.factors, atol=1e-8)
     ahead = truncated.scaling.restore(
         masked.factors[cut:] @ masked.parameters.loadings.T + masked.parameters.intercept
     )
     np.testing.assert_allclose(truncated.forecast(5).mean, ahead, atol=1e-8)
+
+
+TAIL_INVARIANT = {
+    "full": dict(idiosyncratic="full", method=EM(rtol=1e-9, max_steps=8)),
+    "latent, expected": dict(
+        method=EM(rtol=1e-9, max_steps=8, missing_as_latent=True, criterion="expected_loglik")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAIL_INVARIANT)
+def test_mask_equals_truncation_in_every_step(name, data):
+    values, observed, _ = data
+    estimate = eqx.filter_jit(DynamicFactorModel(2, 1, **TAIL_INVARIANT[name]).estimate)
+    cut = NUM_TIMES - 5
+    masked = estimate(values, observed.at[cut:].set(False))
+    truncated = estimate(values[:cut], observed[:cut])
+    np.testing.assert_allclose(masked.loglik_path, truncated.loglik_path, rtol=1e-9)
+    np.testing.assert_allclose(masked.factors[:cut], truncated.factors, atol=1e-8)
 
 
 @pytest.mark.parametrize("idiosyncratic", ["diagonal", "full"])
@@ -263,20 +282,20 @@ def test_mask_equals_truncation_for_two_steps(data, idiosyncratic):
     )
 
 
-def test_forecast_does_not_depend_on_what_is_not_observed(data):
-    values, observed, _ = data
+def test_forecast_does_not_depend_on_what_is_not_observed():
+    world = make_world(10, 2, 1, seed=5)
+    values, observed, _ = (jnp.asarray(a) for a in simulate(world, 60, missing=0.1))
     observed = observed.at[-4:].set(False)  # the future
-    model = DynamicFactorModel(2, 1, method=EM(rtol=1e-4, max_steps=20))
+    model = DynamicFactorModel(2, 1, method=EM(rtol=0.0, max_steps=400))
 
     @jax.jit
     @jax.grad
     def derivative(values):
-        fitted = model.estimate(values, observed)
-        return jnp.sum(fitted.factors[-1] @ fitted.parameters.loadings.T)
+        return jnp.sum(model.estimate(values, observed).forecast(1).mean)
 
     gradient = np.asarray(derivative(values))
     assert np.all(gradient[~np.asarray(observed)] == 0.0)
-    assert np.abs(gradient[:-4]).max() > 0
+    assert np.all(np.isfinite(gradient)) and np.abs(gradient[:-4]).max() > 0
 
 
 def test_implicit_derivative_through_converged_em():
@@ -321,6 +340,71 @@ def test_max_steps_is_reported(panel):
     assert int(fitted.num_steps) == 2
     with pytest.raises(RuntimeError, match="max_steps"):
         model.fit(panel)
+
+
+def test_iteration_stops_where_the_likelihood_is_lost():
+    def lost(value, args):
+        return value + 1.0, jnp.where(value > 3.0, jnp.nan, value)
+
+    outcome = iterate(lost, jnp.asarray(1.0), None, rtol=jnp.asarray(1e-9), max_steps=300)
+    assert outcome.result == RESULTS.diverged
+    assert int(outcome.num_steps) < 10
+
+
+def test_expected_likelihood_may_fall_without_being_a_failure(data):
+    values, observed, _ = data
+    method = EM(rtol=1e-4, criterion="expected_loglik", max_steps=2000)
+    fitted = eqx.filter_jit(DynamicFactorModel(2, 1, method=method).estimate)(values, observed)
+    assert bool(is_okay(fitted.result))
+
+
+def test_isotropic_variances_do_not_depend_on_how_missing_cells_are_counted(data):
+    values, observed, _ = data
+    observed = observed.at[:20, 0].set(False)
+    fits = [
+        eqx.filter_jit(
+            DynamicFactorModel(
+                2,
+                1,
+                idiosyncratic="isotropic",
+                method=EM(rtol=1e-12, max_steps=2000, missing_as_latent=latent),
+            ).estimate
+        )(values, observed)
+        for latent in (False, True)
+    ]
+    np.testing.assert_allclose(
+        fits[0].parameters.variances, fits[1].parameters.variances, rtol=1e-4
+    )
+    np.testing.assert_allclose(fits[0].loglik, fits[1].loglik, rtol=1e-7)
+
+
+def test_a_constant_series_in_a_batch_stays_constant(data):
+    """The rounding of a mean is not data: 0.1 is not exact in binary."""
+    values, observed, _ = data
+    fits = []
+    for constant in (0.1, 0.25):
+        changed = values.at[:, 6].set(constant)
+        fits.append(eqx.filter_jit(DynamicFactorModel(2, 1).estimate)(changed, observed))
+    np.testing.assert_allclose(fits[0].factors, fits[1].factors, atol=1e-6)
+    assert abs(fits[0].scaling.scale[6] - 1.0) < 1e-12
+
+
+def test_float32_data_under_x64(data):
+    values, observed, _ = data
+    model = DynamicFactorModel(2, 1, method=EM(rtol=1e-4))
+    fitted = eqx.filter_jit(model.estimate)(values.astype(jnp.float32), observed)
+    assert fitted.factors.dtype == jnp.float32 and bool(is_okay(fitted.result))
+
+
+def test_principal_components_need_a_last_row(panel):
+    late = panel.as_of(panel.index[-3])
+    with pytest.raises(ValueError, match="ends with rows without data"):
+        DynamicFactorModel(2, 1, method=PCA()).fit(late)
+
+
+def test_static_model_with_full_covariance_is_not_identified():
+    with pytest.raises(ValueError, match="not identified"):
+        DynamicFactorModel(2, 0, idiosyncratic="full")
 
 
 def test_iteration_stops_and_reports_a_falling_likelihood():

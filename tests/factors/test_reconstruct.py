@@ -109,6 +109,22 @@ def test_joint_reconstruction_equals_dense_conditioning(case):
     np.testing.assert_allclose(answer.T.ravel(), expected, atol=1e-9)
 
 
+def test_joint_reconstruction_can_be_differentiated(case):
+    rows, _, values, observed, common, _ = case
+    rng = np.random.default_rng(2)
+    weights, direction = rng.normal(size=(2, NUM_TIMES, 5))
+    cov = jnp.eye(5) + 0.4
+
+    @jax.jit
+    def total(common):
+        return jnp.sum(weights * reconstruct_jointly(rows, values, observed, common, cov))
+
+    gradient = jax.grad(total)(common)
+    step = 1e-5
+    difference = total(common + step * direction) - total(common - step * direction)
+    np.testing.assert_allclose(jnp.sum(gradient * direction), difference / (2 * step), rtol=1e-6)
+
+
 def test_joint_equals_single_for_uncorrelated_errors(case):
     rows, _, values, observed, common, _ = case
     cov = jnp.diag(jnp.array([0.5, 1.0, 2.0, 3.0, 0.1]))

@@ -38,10 +38,12 @@ def test_leaves_free_directions_alone(contraction):
 
 
 def test_stops_after_max_steps():
-    """Without contraction the answer is a bounded number of steps, not a hang."""
+    """Without contraction the answer is a failure after a bounded number of steps, not a hang."""
     operator = lx.MatrixLinearOperator(0.1 * jnp.eye(2))
-    solution = lx.linear_solve(operator, jnp.ones(2), Richardson(1e-13, max_steps=7))
+    solver = Richardson(1e-13, max_steps=7)
+    solution = lx.linear_solve(operator, jnp.ones(2), solver, throw=False)
     assert int(solution.stats["num_steps"]) == 7
+    assert solution.result == lx.RESULTS.max_steps_reached
 
 
 def test_differentiates(contraction):
