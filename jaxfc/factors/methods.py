@@ -248,7 +248,7 @@ class EM(Method):
         if start is None:
             start = ppca_start(model, data, candidate)
         # A fixed point does not depend on the start, so it is not differentiated through it. An
-        # intercept that is not estimated is no unknown of the fixed point: it travels with the data.
+        # intercept that is not estimated is no unknown of it: it travels with the data.
         level, estimated = start.intercept, model.intercept == "estimated"
         if not estimated:
             start = with_intercept(start, jnp.zeros_like(level))
