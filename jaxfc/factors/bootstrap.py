@@ -2,7 +2,6 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import equinox as eqx
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.batching import map_in_batches
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.condition import condition, fitted_data
 from jaxfc.factors.em import PanelData
@@ -87,27 +87,10 @@ def bootstrap(
     def draw(index: Array) -> tuple[FactorParameters, Array, RESULTS]:
         return one_draw(fitted, aggregation, start, key=jax.random.fold_in(key, index))
 
-    return BootstrapDraws(*over_draws(draw, jnp.arange(num_draws), batch_size))
+    return BootstrapDraws(*map_in_batches(draw, jnp.arange(num_draws), batch_size))
 
 
 jitted_bootstrap = eqx.filter_jit(bootstrap)
-
-
-def over_draws(function: Callable, inputs: PyTree, batch_size: int | None) -> PyTree:
-    """A function of one draw over all of them, at once or in chunks."""
-    batched = jax.vmap(function)
-    if batch_size is None:
-        return batched(inputs)
-    num_draws = jax.tree.leaves(inputs)[0].shape[0]
-    num_chunks = num_draws // batch_size
-    done = num_chunks * batch_size
-    # lax.map's own batch_size divides by the size of a leaf, and a static model has empty ones.
-    chunks = jax.tree.map(lambda x: x[:done].reshape(num_chunks, batch_size, *x.shape[1:]), inputs)
-    mapped = jax.tree.map(lambda x: x.reshape(done, *x.shape[2:]), jax.lax.map(batched, chunks))
-    if done == num_draws:
-        return mapped
-    rest = batched(jax.tree.map(lambda x: x[done:], inputs))
-    return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), mapped, rest)
 
 
 def one_draw(
@@ -236,7 +219,7 @@ def draw_paths(
         own_key = jax.random.fold_in(path_key, index)
         return path_given(fitted, parameters, data, horizon, key=own_key)
 
-    paths = over_draws(path, (draws.parameters, jnp.arange(num_draws)), batch_size)
+    paths = map_in_batches(path, (draws.parameters, jnp.arange(num_draws)), batch_size)
     return paths, draws.usable & all_finite(paths)
 
 

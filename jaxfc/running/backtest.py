@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxfc.batching import map_in_batches
 from jaxfc.calendar import Date, naive
 from jaxfc.forecast import Forecast
 from jaxfc.model import Model
 from jaxfc.panel import Panel
 from jaxfc.results import RESULTS, is_okay
-from jaxfc.running.replicate import map_in_batches
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxfc.batching import map_in_batches
 from jaxfc.factors import EM, PCA, PPCA, DynamicFactorModel, TwoStepEM
 from jaxfc.factors.bootstrap import (
     BootstrapDraws,
@@ -18,7 +19,6 @@ from jaxfc.factors.bootstrap import (
     forecast_with_uncertainty,
     in_units_of,
     jitted_bootstrap,
-    over_draws,
     path_given,
 )
 from jaxfc.factors.condition import fitted_data
@@ -134,7 +134,7 @@ def test_chunks_cover_every_draw_once():
     """Also with a rest, with empty leaves, and with chunks larger than the whole."""
     inputs = jnp.arange(7.0)
     for batch_size in (None, 1, 3, 7, 9):
-        squares, empty = over_draws(lambda x: (x**2, jnp.zeros((0, 2))), inputs, batch_size)
+        squares, empty = map_in_batches(lambda x: (x**2, jnp.zeros((0, 2))), inputs, batch_size)
         np.testing.assert_array_equal(squares, inputs**2)
         assert empty.shape == (7, 0, 2)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxfc.batching import map_in_batches
 from jaxfc.evaluation.benchmarks import FirstOrder
 from jaxfc.factors import EM, PPCA, DynamicFactorModel, TwoStepEM
 from jaxfc.panel import Panel
@@ -17,7 +18,6 @@ from jaxfc.running.backtest import (
     stack_windows,
     window_panel,
 )
-from jaxfc.running.replicate import map_in_batches
 
 NUM_WEEKS = 70
 MIXED = DynamicFactorModel(
