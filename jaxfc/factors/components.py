@@ -21,7 +21,9 @@ class FactorParameters(eqx.Module):
     """Parameters in standardised units; `initial_*` is the law of the first p factors, ascending.
 
     `idiosyncratic_cov` is (series,) when diagonal, else (series, series). For p = 0, `transition`
-    has no lags and the initial law is that of one period, N(0, I).
+    has no lags and the initial law is that of one period, N(0, I). `idiosyncratic_ar` (None: errors
+    are independent over time) holds r_i of e_it = r_i e_i,t-1 + v_it, |r_i| < 1; the idiosyncratic
+    covariance is then that of e_t, and Var(v_i) = (1 - r_i^2) S_i.
     """
 
     loadings: Float[Array, "series factors"]
@@ -31,6 +33,7 @@ class FactorParameters(eqx.Module):
     innovation_cov: Float[Array, "factors factors"]
     initial_mean: Float[Array, " states"]
     initial_cov: Float[Array, "states states"]
+    idiosyncratic_ar: Float[Array, " series"] | None = None
 
     @property
     def num_lags(self) -> int:
