@@ -13,8 +13,7 @@ import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
 from jaxfc.typing import Array, Float, Int, PRNGKeyArray
-from jaxfc_kernels import block_tridiagonal
-from jaxfc_kernels.block_tridiagonal import Factorisation
+from jaxfc_kernels import block_tridiagonal, tridiagonal_engines
 from jaxfc_kernels.collapse import LOG_2PI, Collapsed
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 from jaxfc_kernels.var_precision import inverse_and_log_det, path_precision
@@ -68,11 +67,17 @@ class Moments(eqx.Module):
 class ClosedForm(Moments):
     """Block-tridiagonal posterior precision in super-blocks of p periods (the default).
 
-    Cost about 9 T K^3 p^2 flops, depth 2 T / p. `implementation` of the pivots: "gauss_jordan",
-    "cholesky", or None for the faster one at the size at hand (see kernels/README.md).
+    Cost about 9 T K^3 p^2 flops, depth 2 T / p with `engine` "sequential"; "odd_even" is
+    2 log2(T / p) deep at 2.5 times the work, "prefix_scan" 4 log2(T / p) at 4 times: for machines
+    on which depth is what costs. `implementation` of the pivots: "gauss_jordan", "cholesky", or
+    None for the faster one at the size at hand (see kernels/README.md).
     """
 
     implementation: str | None = eqx.field(static=True, default=None)
+    engine: str = eqx.field(static=True, default="sequential")
+
+    def __check_init__(self):
+        tridiagonal_engines.check_engine(self.engine)
 
     def posterior(
         self, parameters: FactorParameters, collapsed: Collapsed, *, presample: int = 0
@@ -80,22 +85,24 @@ class ClosedForm(Moments):
         if parameters.num_lags == 0:
             return static_posterior(parameters, collapsed)
         num_periods = collapsed.vectors.shape[0] + presample
-        factorisation, evidence = factorise_path(
-            parameters, collapsed, presample, self.implementation
+        *precision, prior_log_det = path_posterior_blocks(parameters, collapsed, presample)
+        moments, log_det = tridiagonal_engines.posterior(
+            *precision, engine=self.engine, implementation=self.implementation
         )
-        moments = block_tridiagonal.moments(factorisation)
         num_lags, num_factors = parameters.num_lags, parameters.num_factors
         means = moments.means.reshape(-1, num_factors)[:num_periods]
         lag_covs = lag_covs_from_blocks(moments.covs, moments.cross_covs, num_lags, num_factors)
         lag_covs = lag_covs[:, :num_periods]
-        evidence = evidence - 0.5 * path_misfit(parameters, means)
+        log_dets = collapsed.log_normaliser + log_det - prior_log_det
+        evidence = -0.5 * (log_dets + path_misfit(parameters, means))
         return FactorPosterior(means, lag_covs, evidence)
 
 
-def factorise_path(
-    parameters: FactorParameters, collapsed: Collapsed, presample: int, implementation: str | None
-) -> tuple[Factorisation, Float[Array, ""]]:
-    """Factorised posterior precision of the factor path, and the determinant part of `evidence`.
+def path_posterior_blocks(
+    parameters: FactorParameters, collapsed: Collapsed, presample: int
+) -> tuple[Array, Array, Array, Float[Array, ""]]:
+    """Posterior precision of the factor path, its diagonal and lower blocks (blocks, m, m), its
+    linear term (blocks, m), and the log-determinant of the prior precision.
 
     The path is padded to whole super-blocks by periods without data at its end, which is exact.
     """
@@ -118,11 +125,7 @@ def factorise_path(
     diagonal = prior.diagonal + block_diagonals(
         information.reshape(num_blocks, num_lags, num_factors, num_factors)
     )
-    factorisation = block_tridiagonal.factorise(
-        diagonal, prior.lower, linear, implementation=implementation
-    )
-    evidence = -0.5 * (collapsed.log_normaliser + factorisation.log_det - prior.log_det)
-    return factorisation, evidence
+    return diagonal, prior.lower, linear, prior.log_det
 
 
 def block_diagonals(
@@ -208,7 +211,8 @@ def sample_factors(
         noise = jax.random.normal(key, (num_draws, num_times, num_factors), posterior.means.dtype)
         chol = jnp.linalg.cholesky(posterior.covs)
         return posterior.means + jnp.einsum("tij,dtj->dti", chol, noise)
-    factorisation, _ = factorise_path(parameters, collapsed, presample, None)
+    *precision, _ = path_posterior_blocks(parameters, collapsed, presample)
+    factorisation = block_tridiagonal.factorise(*precision)
     noise = jax.random.normal(
         key, (num_draws, *factorisation.reduced.shape), collapsed.vectors.dtype
     )
