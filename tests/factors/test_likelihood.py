@@ -1,0 +1,170 @@
+"""The likelihood and its score by Fisher's identity: against dense algebra, plain automatic
+differentiation of the E-step and finite differences."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from numpy.testing import assert_allclose
+
+from factor_worlds import dense_answer, make_world, simulate, stationary_law
+from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.em import EMStep, PanelData
+from jaxfc.factors.kalman_moments import KalmanMoments
+from jaxfc.factors.likelihood import loglik, with_initial_law
+from jaxfc.factors.moments import ClosedForm
+
+CASES = [
+    (0, "stationary"),
+    (1, "stationary"),
+    (2, "stationary"),
+    (1, "estimated"),
+    (2, "estimated"),
+]
+
+
+def case(num_lags, initial):
+    """Parameters, data, and the world; the initial law is off the stationary one if it is free."""
+    world = make_world(5, 2, num_lags)
+    values, observed, _ = simulate(world, 13, missing=0.25)
+    observed[7] = False
+    if initial == "estimated":
+        mean = 0.3 * np.arange(1.0, 1.0 + len(world.initial_mean))
+        world = world._replace(initial_mean=mean, initial_cov=0.7 * world.initial_cov)
+    values = np.where(observed, values, 0.0)
+    parameters = FactorParameters(*(jnp.asarray(a) for a in world))
+    data = PanelData(jnp.asarray(values), jnp.asarray(observed, float))
+    return world, parameters, data
+
+
+def plain_loglik(parameters, data, initial):
+    """The E-step's likelihood, to be differentiated through the smoother."""
+    presample = parameters.num_lags if initial == "estimated" else 0
+    step = EMStep(ClosedForm(), jnp.asarray(0.0), initial=initial, presample=presample)
+    values = jnp.where(data.observed > 0, data.values, 0.0)
+    data = dataclasses.replace(data, values=values)
+    return step.expect(with_initial_law(parameters, initial), data).loglik
+
+
+@eqx.filter_jit
+def both_scores(parameters, data, initial):
+    def ours(parameters, values):
+        return loglik(parameters, dataclasses.replace(data, values=values), initial=initial)
+
+    def plain(parameters, values):
+        return plain_loglik(parameters, dataclasses.replace(data, values=values), initial)
+
+    return [jax.value_and_grad(f, argnums=(0, 1))(parameters, data.values) for f in (ours, plain)]
+
+
+@pytest.mark.parametrize(("num_lags", "initial"), CASES)
+def test_score_equals_plain_differentiation(num_lags, initial):
+    world, parameters, data = case(num_lags, initial)
+    (value, score), (_, plain) = both_scores(parameters, data, initial)
+    presample = num_lags if initial == "estimated" else 0
+    observed = np.asarray(data.observed) > 0
+    dense = dense_answer(world, np.asarray(data.values), observed, presample=presample)
+    assert_allclose(value, dense.loglik, rtol=1e-12)
+    for name in ("loadings", "intercept", "idiosyncratic_cov", "transition", "innovation_cov"):
+        ours, theirs = getattr(score[0], name), getattr(plain[0], name)
+        assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10 * np.abs(value), err_msg=name)
+    assert_allclose(score[0].initial_mean, plain[0].initial_mean, rtol=1e-10, atol=1e-11)
+    assert_allclose(score[0].initial_cov, plain[0].initial_cov, rtol=1e-10, atol=1e-11)
+    assert_allclose(score[1], plain[1], rtol=1e-10, atol=1e-10)
+    assert np.all(np.asarray(score[1])[~observed] == 0.0)
+    if initial == "stationary":
+        assert np.all(np.asarray(score[0].initial_cov) == 0.0)
+        assert num_lags == 0 or np.abs(score[0].transition).max() > 0.1
+
+
+def vector_of(parameters):
+    """Free vector (Q by its lower triangle) and the way back."""
+    size = parameters.num_factors
+    lower = np.tril_indices(size)
+    given = parameters
+    parts = (given.loadings, given.intercept, given.idiosyncratic_cov, given.transition)
+    vector, back = ravel_pytree((*parts, given.innovation_cov[lower]))
+
+    def unravel(vector):
+        loadings, intercept, variances, transition, triangle = back(vector)
+        square = jnp.zeros((size, size)).at[lower].set(triangle)
+        return dataclasses.replace(
+            parameters,
+            loadings=loadings,
+            intercept=intercept,
+            idiosyncratic_cov=variances,
+            transition=transition,
+            innovation_cov=square + jnp.tril(square, -1).T,
+        )
+
+    return vector, unravel
+
+
+@pytest.mark.parametrize(("num_lags", "initial"), [(2, "stationary"), (1, "estimated")])
+def test_hessian_is_symmetric_and_equals_differences_of_the_score(num_lags, initial):
+    world, parameters, data = case(num_lags, initial)
+    vector, unravel = vector_of(parameters)
+
+    def value(vector):
+        return loglik(unravel(vector), data, initial=initial)
+
+    score = jax.jit(jax.grad(value))
+    hessian = np.asarray(jax.jit(jax.jacfwd(jax.grad(value)))(vector))
+    size = np.abs(hessian).max()
+    assert_allclose(hessian, hessian.T, atol=1e-12 * size)
+    steps = 1e-5 * np.eye(len(vector))
+    differences = np.stack([(score(vector + s) - score(vector - s)) / 2e-5 for s in steps])
+    assert_allclose(hessian, differences, atol=1e-8 * size)
+
+    # The score itself against differences of the dense Gaussian likelihood.
+    def dense(vector):
+        changed = unravel(jnp.asarray(vector))
+        law = (world.initial_mean, world.initial_cov)
+        if initial == "stationary":
+            cov = stationary_law(np.asarray(changed.transition), np.asarray(changed.innovation_cov))
+            law = (world.initial_mean, cov)
+        fields = ("loadings", "intercept", "idiosyncratic_cov", "transition", "innovation_cov")
+        arrays = (np.asarray(getattr(changed, name)) for name in fields)
+        observed = np.asarray(data.observed) > 0
+        presample = num_lags if initial == "estimated" else 0
+        changed = type(world)(*arrays, *law)
+        return dense_answer(changed, np.asarray(data.values), observed, presample=presample).loglik
+
+    slopes = [(dense(vector + s) - dense(vector - s)) / 2e-5 for s in steps]
+    found = score(vector)
+    assert_allclose(found, slopes, atol=1e-7 * np.abs(found).max())
+
+
+def test_a_batch_under_jit_and_the_kalman_engine_agree():
+    _, parameters, data = case(2, "stationary")
+    scales = jnp.asarray([0.9, 1.1])
+    batch = jax.vmap(lambda s: dataclasses.replace(parameters, loadings=s * parameters.loadings))(
+        scales
+    )
+
+    def product(parameters, moments=None):
+        """One Hessian-vector product."""
+        gradient = jax.grad(lambda p: loglik(p, data, moments=moments))
+        return jax.jvp(gradient, (parameters,), (parameters,))[1].loadings
+
+    together = jax.jit(jax.vmap(product))(batch)
+    for index in range(2):
+        single = jax.tree.map(lambda leaf, i=index: leaf[i], batch)
+        assert_allclose(together[index], product(single), rtol=1e-10)
+    kalman = product(parameters, KalmanMoments())
+    assert_allclose(kalman, product(parameters), rtol=1e-8)
+
+
+def test_unsuitable_errors_are_refused():
+    _, parameters, data = case(1, "stationary")
+    full = dataclasses.replace(parameters, idiosyncratic_cov=jnp.eye(5))
+    with pytest.raises(ValueError, match="independent across series"):
+        loglik(full, data)
+    with pytest.raises(ValueError, match="independent over time"):
+        loglik(dataclasses.replace(parameters, idiosyncratic_ar=jnp.zeros(5)), data)
+    with pytest.raises(ValueError, match="initial must be one of"):
+        loglik(parameters, data, initial="free")
