@@ -1,12 +1,28 @@
 """A fitted model on data: the panel its moments were computed on, and its moments on another."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxfc.factors.em import PanelData, completed_data
 from jaxfc.factors.methods import EM, PCA, Candidate
 from jaxfc.factors.model import FittedFactorModel
+
+if TYPE_CHECKING:
+    from jaxfc.panel import Panel
+
+
+def check_fitted_panel(fitted: FittedFactorModel, panel: "Panel") -> None:
+    """Raise `ValueError` unless the panel is the one that was fitted."""
+    if panel.observed.shape != fitted.observed.shape or np.any(
+        panel.observed != np.asarray(fitted.observed)
+    ):
+        raise ValueError(
+            f"the panel {panel.observed.shape} is not the one that was fitted "
+            f"{tuple(fitted.observed.shape)}, or other cells of it are observed."
+        )
 
 
 def fitted_data(fitted: FittedFactorModel) -> PanelData:

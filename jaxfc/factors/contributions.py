@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.factors.condition import condition, fitted_data
+from jaxfc.factors.condition import check_fitted_panel, condition, fitted_data
 from jaxfc.factors.em import PanelData
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.typing import Array, Float
@@ -90,13 +90,7 @@ def contributions(
 
     Source: Defend et al. (2021), section 5, the factor impact; by differentiation.
     """
-    if panel.observed.shape != fitted.observed.shape or np.any(
-        panel.observed != np.asarray(fitted.observed)
-    ):
-        raise ValueError(
-            f"the panel {panel.observed.shape} is not the one that was fitted "
-            f"{tuple(fitted.observed.shape)}, or other cells of it are observed."
-        )
+    check_fitted_panel(fitted, panel)
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1, got {horizon}.")
     if isinstance(target, str):
