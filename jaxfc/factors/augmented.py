@@ -68,6 +68,17 @@ def augmented_space(
             f"{layout.num_states}: {layout.depth} periods of {num_factors} factors and "
             f"{sum(layout.windows)} errors; pass the weights that the parameters belong to."
         )
+    return space_of(parameters, layout, known, presample=presample)
+
+
+def space_of(
+    parameters: AugmentedParameters,
+    layout: StateLayout,
+    weights: Array | np.ndarray,
+    *,
+    presample: bool,
+) -> StateSpace:
+    """`augmented_space` once the layout is known: `weights` may be traced."""
     matrix, noise = state_dynamics(
         layout,
         parameters.transition,
@@ -76,18 +87,19 @@ def augmented_space(
         parameters.idiosyncratic_innovation_var,
     )
     mean, cov = parameters.initial_mean, parameters.initial_cov
+    varies = weights.ndim == 3
     if presample:
-        known = np.concatenate([known[:1], known]) if known.ndim == 3 else known
+        weights = jnp.concatenate([weights[:1], weights]) if varies else weights
     else:
         mean, cov = matrix @ mean, matrix @ cov @ matrix.T + noise
-    design = state_design(layout, parameters.loadings, known)
+    design = state_design(layout, parameters.loadings, weights)
     return StateSpace(
         initial_mean=mean,
         initial_cov=cov,
         transition=matrix,
         offset=jnp.zeros_like(mean),
         innovation_cov=noise,
-        design=TimeVarying(design) if known.ndim == 3 else design,
+        design=TimeVarying(design) if varies else design,
         observation_offset=jnp.zeros_like(parameters.measurement_cov),
         observation_cov=parameters.measurement_cov,
     )

@@ -103,18 +103,18 @@ def state_layout(weights: np.ndarray, num_factors: int, num_lags: int) -> StateL
 
 
 def state_design(
-    layout: StateLayout, loadings: Array, weights: np.ndarray
+    layout: StateLayout, loadings: Array, weights: Array | np.ndarray
 ) -> Float[Array, "series states"] | Float[Array, "time series states"]:
     """Row i: w_ij W_i at lag j of the factors, w_ij at lag j of the own error."""
-    kept = weights[..., : min(layout.depth, weights.shape[-1])]
+    kept = jnp.asarray(weights, loadings.dtype)[..., : layout.depth]
     pad = [(0, 0)] * (kept.ndim - 1) + [(0, layout.depth - kept.shape[-1])]
-    kept = np.pad(kept, pad)
-    common = kept[..., None] * loadings[:, None, :]
-    errors = np.zeros((*kept.shape[:-1], layout.num_states - layout.num_factor_states))
+    kept = jnp.pad(kept, pad)
+    common = (kept[..., None] * loadings[:, None, :]).reshape(*kept.shape[:-1], -1)
+    errors = jnp.zeros((*kept.shape[:-1], layout.num_states - layout.num_factor_states), kept.dtype)
     for i, start in enumerate(layout.error_positions - layout.num_factor_states):
-        errors[..., i, start : start + layout.windows[i]] = kept[..., i, : layout.windows[i]]
-    common = common.reshape(*kept.shape[:-1], layout.num_factor_states)
-    return jnp.concatenate([common, jnp.asarray(errors, common.dtype)], axis=-1)
+        window = layout.windows[i]
+        errors = errors.at[..., i, start : start + window].set(kept[..., i, :window])
+    return jnp.concatenate([common, errors], axis=-1)
 
 
 def state_dynamics(

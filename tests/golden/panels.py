@@ -100,14 +100,16 @@ def macro_with_gaps():
     return changes
 
 
-def frbny_growth(monthly_names, quarterly_names=("GDPC1", "ULCNFB")):
-    """The NY Fed vintage of 2016-06-29 from 2000 on, transformed and standardised: (198, series).
+def frbny_changes(
+    monthly_names, quarterly_names=("GDPC1", "ULCNFB"), vintage="2016-06-29"
+) -> pd.DataFrame:
+    """A NY Fed vintage from 2000 on, transformed: one row per month.
 
     Monthly: percent change, or change for rates and counts; quarterly: annualised percent change,
     in the last month of the quarter.
     """
-    vintage = ("frbny_nowcast", "Nowcasting", "data", "US", "2016-06-29.csv")
-    table = pd.read_csv(statsmodels_results(*vintage), index_col="Date")
+    path = ("frbny_nowcast", "Nowcasting", "data", "US", f"{vintage}.csv")
+    table = pd.read_csv(statsmodels_results(*path), index_col="Date")
     columns = {}
     for name in monthly_names:
         series = table[name]
@@ -118,5 +120,11 @@ def frbny_growth(monthly_names, quarterly_names=("GDPC1", "ULCNFB")):
     for name in quarterly_names:
         columns[name] = 100.0 * ((table[name] / table[name].shift(3)) ** 4 - 1.0)
     growth = pd.DataFrame(columns)
-    growth = growth[pd.to_datetime(growth.index, format="%m/%d/%y") >= "2000-01-01"]
+    growth.index = pd.to_datetime(growth.index, format="%m/%d/%y")
+    return growth.loc["2000-01-01":]
+
+
+def frbny_growth(monthly_names, quarterly_names=("GDPC1", "ULCNFB")):
+    """`frbny_changes` of the vintage of 2016-06-29, standardised: (198, series)."""
+    growth = frbny_changes(monthly_names, quarterly_names)
     return ((growth - growth.mean()) / growth.std()).to_numpy()
