@@ -1,0 +1,202 @@
+"""News for 1,000 pairs of vintages in one batched call against statsmodels one by one.
+
+    taskset -c 0 env OMP_NUM_THREADS=1 python benchmarks/bench_news.py [--quick] [--save]
+
+Needs the extra `peers`. A monthly panel of the shape of the New York Fed's (205 months, 22 series,
+4 factors, 1 lag, independent idiosyncratic errors, no blocks, float64), simulated, at the same
+parameters for both. Every pair has its own data: the new vintage brings the last month of half of
+the series and another cell or two of the month before; in the rows with `revised` = 60 it also
+changes the last six months of ten series. The target is one series two months ahead.
+
+`ours_ms`: CPU time for a pair within one call for all pairs, `batch_size` pairs at a time, from
+data to arrays of weights, news and revisions. `news_ms`: `DynamicFactorMQ.news` between two
+smoothed result objects. `vintage_ms`: the same with the `apply` that smooths the new vintage,
+without which there is no news. statsmodels' times are medians over `peer_pairs` pairs, nothing of
+theirs is run 1,000 times: ratios are per pair. `difference`: the largest absolute difference of
+impacts and totals. Compilation is reported apart.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from panels import draw_panel
+from statsmodels.tsa.statespace.dynamic_factor_mq import DynamicFactorMQ
+from timing import compile_seconds, cpu_seconds, report
+
+from jaxfc.factors import EM, DynamicFactorModel
+from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.model import FittedFactorModel
+from jaxfc.factors.news_arrays import NewsArrays, news_batch
+from jaxfc.factors.scaling import Scaling
+
+NUM_TIMES, NUM_SERIES, NUM_FACTORS, NUM_LAGS = 205, 22, 4, 1
+NUM_REVISED_SERIES, NUM_REVISED_ROWS = 10, 6
+TARGET = 3
+HORIZON = 2
+NUM_PAIRS = 1000
+NUM_PEER_PAIRS = 7
+BATCH_SIZES = (32, 1000)
+
+Vintages = tuple[np.ndarray, np.ndarray]
+
+
+def draw_pairs(num_pairs: int, revised: bool) -> tuple[Vintages, Vintages]:
+    """Values and masks (pairs, time, series) of the old and of the new vintages."""
+    values, observed = draw_panel(NUM_SERIES, NUM_TIMES, NUM_FACTORS, NUM_LAGS, missing=0.05)
+    rng = np.random.default_rng(1)
+    new_values = values + 0.1 * rng.normal(size=(num_pairs, *values.shape))
+    new_observed = np.repeat(observed[None] > 0, num_pairs, axis=0)
+    new_observed[:, -1, NUM_SERIES // 2 :] = False
+    old_observed = new_observed.copy()
+    old_observed[:, -1] = False
+    late = rng.integers(0, NUM_SERIES, size=(num_pairs, 2))
+    old_observed[np.arange(num_pairs)[:, None], -2, late] = False
+    old_values = new_values.copy()
+    if revised:
+        cells = (slice(None), slice(-NUM_REVISED_ROWS - 1, -1), slice(0, NUM_REVISED_SERIES))
+        old_values[cells] += 0.1 * rng.normal(size=old_values[cells].shape)
+    pad = ((0, 0), (0, HORIZON), (0, 0))
+    return (
+        (np.pad(old_values * old_observed, pad), np.pad(old_observed, pad)),
+        (np.pad(new_values * new_observed, pad), np.pad(new_observed, pad)),
+    )
+
+
+def fit_ours(old: Vintages) -> FittedFactorModel:
+    """A few EM steps on the first vintage; the panel is standardised already."""
+    model = DynamicFactorModel(NUM_FACTORS, NUM_LAGS, method=EM(max_steps=10))
+    values, observed = (jnp.asarray(array[0, :NUM_TIMES]) for array in old)
+    fitted = jax.jit(lambda *data: model.estimate(*data))(values, observed)
+    unit = Scaling(jnp.zeros(NUM_SERIES), jnp.ones(NUM_SERIES))
+    no_intercept = dataclasses.replace(fitted.parameters, intercept=jnp.zeros(NUM_SERIES))
+    return dataclasses.replace(fitted, scaling=unit, parameters=no_intercept)
+
+
+def frame(vintage: Vintages, pair: int) -> pd.DataFrame:
+    """One vintage as statsmodels takes it."""
+    values, observed = (array[pair, :NUM_TIMES] for array in vintage)
+    index = pd.period_range("2000-01", periods=NUM_TIMES, freq="M")
+    columns = [f"x{i}" for i in range(NUM_SERIES)]
+    return pd.DataFrame(np.where(observed, values, np.nan), index=index, columns=columns)
+
+
+class Statsmodels:
+    """Their smoothed results of old vintages at our parameters."""
+
+    def __init__(self, parameters: FactorParameters, table: pd.DataFrame):
+        model = DynamicFactorMQ(
+            table,
+            factors=1,
+            factor_multiplicities=NUM_FACTORS,  # one block: a joint VAR, not one per factor
+            factor_orders=NUM_LAGS,
+            idiosyncratic_ar1=False,
+            standardize=False,
+        )
+        chol = np.linalg.cholesky(np.asarray(parameters.innovation_cov))
+        numbers = [
+            np.asarray(parameters.loadings).ravel(),
+            np.asarray(parameters.transition).swapaxes(0, 1).ravel(),
+            chol[np.tril_indices(NUM_FACTORS)],
+            np.asarray(parameters.idiosyncratic_cov),
+        ]
+        self.results = model.smooth(np.concatenate(numbers))
+
+    def vintage(self, table: pd.DataFrame):
+        """Smoothed results of another vintage."""
+        return self.results.apply(table, retain_standardization=True)
+
+    def news(self, old, new):
+        """Their decomposition, detailed for all revisions as ours is."""
+        return new.news(
+            old,
+            impact_date=f"{old.model._index[-1] + HORIZON}",
+            impacted_variable=f"x{TARGET}",
+            comparison_type="previous",
+            revisions_details_start=True,
+        )
+
+
+def median_seconds(run, num_calls: int) -> float:
+    """Median CPU seconds of `run(i)` for i = 0, 1, ..."""
+    samples = []
+    for i in range(num_calls):
+        start = time.process_time()
+        run(i)
+        samples.append(time.process_time() - start)
+    return statistics.median(samples)
+
+
+def difference(theirs, ours: NewsArrays, pair: int) -> float:
+    """Largest absolute difference of impacts by release, of the news and of the total."""
+    pick = jax.tree.map(lambda array: np.asarray(array[pair]), ours)
+    details = theirs.details_by_impact["impact"].to_numpy()
+    released = np.asarray(pick.news_impacts)[np.asarray(pick.news) != 0]
+    total = float(theirs.total_impacts.iloc[0, TARGET])
+    revisions = float(theirs.revision_impacts.iloc[0, TARGET])
+    gaps = [
+        np.max(np.abs(np.sort(details) - np.sort(released))),
+        abs(total - float(pick.new_nowcast - pick.old_nowcast)),
+        abs(revisions - float(np.sum(pick.revision_impacts))),
+    ]
+    return float(max(gaps))
+
+
+def measure(num_pairs: int, num_peer_pairs: int, revised: bool, batch_size: int) -> dict:
+    """One row of the table."""
+    old, new = draw_pairs(num_pairs, revised)
+    fitted = fit_ours(old)
+    rows = jnp.full(num_pairs, NUM_TIMES + HORIZON - 1)
+    weights = jnp.zeros(NUM_SERIES).at[TARGET].set(1.0)
+    arrays = jax.tree.map(jnp.asarray, (old, new))
+    compiled, seconds = compile_seconds(
+        lambda old, new: news_batch(fitted, old, new, rows, weights, batch_size=batch_size), *arrays
+    )
+    ours = cpu_seconds({"ours": lambda: compiled(*arrays)}, num_samples=3)["ours"] / num_pairs
+    answers = compiled(*arrays)
+    peer = Statsmodels(fitted.parameters, frame(old, 0))
+    olds = [peer.vintage(frame(old, i)) for i in range(num_peer_pairs)]
+    tables = [frame(new, i) for i in range(num_peer_pairs)]
+    news = [peer.vintage(table) for table in tables]
+    alone = median_seconds(lambda i: peer.news(olds[i], news[i]), num_peer_pairs)
+    whole = median_seconds(lambda i: peer.news(olds[i], peer.vintage(tables[i])), num_peer_pairs)
+    gaps = [difference(peer.news(olds[i], news[i]), answers, i) for i in range(2)]
+    return {
+        "revised": 60 if revised else 0,
+        "pairs": num_pairs,
+        "batch_size": batch_size,
+        "compile_s": seconds,
+        "ours_ms": 1e3 * ours,
+        "peer_pairs": num_peer_pairs,
+        "news_ms": 1e3 * alone,
+        "vintage_ms": 1e3 * whole,
+        "news_ratio": alone / ours,
+        "vintage_ratio": whole / ours,
+        "difference": max(gaps),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="News, ours against statsmodels")
+    parser.add_argument("--quick", action="store_true", help="few pairs")
+    parser.add_argument("--save", action="store_true", help="write results/news.csv")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    warnings.simplefilter("ignore")  # statsmodels on its own index handling
+    num_pairs, num_peers = (20, 2) if options.quick else (NUM_PAIRS, NUM_PEER_PAIRS)
+    rows = [
+        measure(num_pairs, num_peers, revised, min(batch_size, num_pairs))
+        for revised in (False, True)
+        for batch_size in BATCH_SIZES
+    ]
+    report("news", rows, "statsmodels", save=options.save)
+
+
+if __name__ == "__main__":
+    main()
