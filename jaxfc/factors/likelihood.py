@@ -76,8 +76,8 @@ def loglik(
         raise ValueError(f"initial must be one of {INITIAL}, got {initial!r}.")
     if parameters.idiosyncratic_cov.ndim != 1:
         raise ValueError(
-            "the score needs errors that are independent across series (a vector of variances), got "
-            f"a covariance matrix {parameters.idiosyncratic_cov.shape}; estimate with "
+            "the score needs errors that are independent across series (a vector of variances), "
+            f"got a covariance matrix {parameters.idiosyncratic_cov.shape}; estimate with "
             "idiosyncratic='diagonal'."
         )
     if parameters.idiosyncratic_ar is not None:

@@ -128,10 +128,10 @@ def test_hessian_is_symmetric_and_equals_differences_of_the_score(num_lags, init
             cov = stationary_law(np.asarray(changed.transition), np.asarray(changed.innovation_cov))
             law = (world.initial_mean, cov)
         fields = ("loadings", "intercept", "idiosyncratic_cov", "transition", "innovation_cov")
-        arrays = (np.asarray(getattr(changed, name)) for name in fields)
+        arrays = {name: np.asarray(getattr(changed, name)) for name in fields}
         observed = np.asarray(data.observed) > 0
         presample = num_lags if initial == "estimated" else 0
-        changed = type(world)(*arrays, *law)
+        changed = world._replace(**arrays, initial_mean=law[0], initial_cov=law[1])
         return dense_answer(changed, np.asarray(data.values), observed, presample=presample).loglik
 
     slopes = [(dense(vector + s) - dense(vector - s)) / 2e-5 for s in steps]
@@ -146,12 +146,13 @@ def test_a_batch_under_jit_and_the_kalman_engine_agree():
         scales
     )
 
+    @eqx.filter_jit
     def product(parameters, moments=None):
         """One Hessian-vector product."""
         gradient = jax.grad(lambda p: loglik(p, data, moments=moments))
         return jax.jvp(gradient, (parameters,), (parameters,))[1].loadings
 
-    together = jax.jit(jax.vmap(product))(batch)
+    together = eqx.filter_jit(eqx.filter_vmap(product))(batch)
     for index in range(2):
         single = jax.tree.map(lambda leaf, i=index: leaf[i], batch)
         assert_allclose(together[index], product(single), rtol=1e-10)
