@@ -23,6 +23,7 @@ from jaxfc.fredmd import read_fredmd
 from jaxfc.inversion import invert
 from jaxfc.model import Fitted, Model
 from jaxfc.panel import Panel
+from jaxfc.panel_padding import pad_panel, pad_panels
 from jaxfc.results import RESULTS
 from jaxfc.running import Rolling, backtest
 from jaxfc.serialisation import load, save
@@ -75,6 +76,8 @@ __all__ = [
     "invert",
     "load",
     "nowcast",
+    "pad_panel",
+    "pad_panels",
     "read_fredmd",
     "read_table",
     "save",
