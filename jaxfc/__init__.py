@@ -8,13 +8,18 @@ from jaxfc.factors import (
     DynamicFactorModel,
     FittedFactorModel,
     KalmanMoments,
+    News,
+    Nowcasts,
     TwoStepEM,
     bootstrap,
     contributions,
     factor_criteria,
     forecast_with_uncertainty,
     identify,
+    news,
+    news_batch,
     nowcast,
+    predict,
     select_model,
 )
 from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
@@ -24,6 +29,7 @@ from jaxfc.inversion import invert
 from jaxfc.model import Fitted, Model
 from jaxfc.panel import Panel
 from jaxfc.panel_padding import pad_panel, pad_panels
+from jaxfc.release_calendar import ReleaseCalendar
 from jaxfc.results import RESULTS
 from jaxfc.running import Rolling, backtest
 from jaxfc.serialisation import load, save
@@ -37,6 +43,7 @@ from jaxfc.transform_rules import (
     Standardise,
 )
 from jaxfc.transforms import transform
+from jaxfc.vintages import VintageStore, pseudo_vintages
 
 __version__ = "0.1.0"
 
@@ -59,14 +66,18 @@ __all__ = [
     "Log",
     "LogDifference",
     "Model",
+    "News",
+    "Nowcasts",
     "Panel",
     "Posterior",
+    "ReleaseCalendar",
     "Rolling",
     "SampleForecast",
     "Standardise",
     "StateSpace",
     "TimeVarying",
     "TwoStepEM",
+    "VintageStore",
     "backtest",
     "bootstrap",
     "contributions",
@@ -75,9 +86,13 @@ __all__ = [
     "identify",
     "invert",
     "load",
+    "news",
+    "news_batch",
     "nowcast",
     "pad_panel",
     "pad_panels",
+    "predict",
+    "pseudo_vintages",
     "read_fredmd",
     "read_table",
     "save",

@@ -9,7 +9,10 @@ from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.methods import EM, PCA, PPCA
 from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.moments import ClosedForm
+from jaxfc.factors.news import News, news
+from jaxfc.factors.news_arrays import NewsArrays, news_arrays, news_batch
 from jaxfc.factors.nowcasts import nowcast
+from jaxfc.factors.predict import Nowcasts, predict
 from jaxfc.factors.select import select_model
 from jaxfc.factors.selection import Selection, SelectionRule
 from jaxfc.factors.two_step import TwoStepEM
@@ -23,6 +26,9 @@ __all__ = [
     "FactorParameters",
     "FittedFactorModel",
     "KalmanMoments",
+    "News",
+    "NewsArrays",
+    "Nowcasts",
     "Selection",
     "SelectionRule",
     "TwoStepEM",
@@ -31,7 +37,11 @@ __all__ = [
     "factor_criteria",
     "forecast_with_uncertainty",
     "identify",
+    "news",
+    "news_arrays",
+    "news_batch",
     "nowcast",
+    "predict",
     "select_model",
     "trace_r_squared",
 ]

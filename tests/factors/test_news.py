@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factor_worlds import World, dense_answer
+from dense_panel import dense_gain, dense_law, dense_moments
 from golden.cases import factor_parameters, statsmodels_case
 from jaxfc.factors import EM, DynamicFactorModel
 from jaxfc.factors.news import news
@@ -69,40 +69,6 @@ def fitted(vintages):
     return fit(vintages[0])
 
 
-def dense_law(fitted, num_times):
-    """Mean and covariance of all cells, row by row, in data units."""
-    parameters = jax.tree.map(np.asarray, fitted.parameters)
-    world = World(*(getattr(parameters, name) for name in World._fields))
-    empty = np.zeros((num_times, len(world.loadings)))
-    presample = fitted.model.presample
-    # One far row is observed with a huge variance: the oracle wants data, the law does not change.
-    seen = np.zeros(empty.shape, bool)
-    seen[0, 0] = True
-    loose = world._replace(idiosyncratic_cov=np.r_[1e30, world.idiosyncratic_cov[1:]])
-    factors = dense_answer(loose, empty, seen, presample=presample)
-    skipped = presample * world.loadings.shape[1]
-    design = np.kron(np.eye(num_times), world.loadings)
-    cov = design @ factors.cov[skipped:, skipped:] @ design.T
-    cov += np.kron(np.eye(num_times), np.diag(world.idiosyncratic_cov))
-    mean = world.intercept + factors.means[presample:] @ world.loadings.T
-    scale, centre = np.asarray(fitted.scaling.scale), np.asarray(fitted.scaling.centre)
-    spread = np.tile(scale, num_times)
-    return (centre + scale * mean).ravel(), spread[:, None] * cov * spread
-
-
-def dense_gain(law, observed):
-    """Matrix that takes data (all cells) to conditional means of all cells."""
-    _, cov = law
-    seen = observed.ravel()
-    gain = np.zeros_like(cov)
-    gain[:, seen] = cov[:, seen] @ np.linalg.inv(cov[np.ix_(seen, seen)])
-    return gain
-
-
-def dense_mean(law, values, observed):
-    return law[0] + dense_gain(law, observed) @ (values.ravel() - law[0])
-
-
 @pytest.mark.parametrize(("num_lags", "initial"), [(1, "stationary"), (2, "estimated")])
 def test_every_number_is_that_of_the_dense_law(vintages, num_lags, initial):
     old, new = vintages
@@ -110,23 +76,23 @@ def test_every_number_is_that_of_the_dense_law(vintages, num_lags, initial):
     result = news(fitted, old, new, target="d", period="2022-02-10")
     old, new = result.old, result.new
     assert new.num_times == NUM_TIMES + 2 and result.row == NUM_TIMES + 1
-    law, shape = dense_law(fitted, new.num_times), new.values.shape
+    law, shape = dense_law(fitted, new), new.values.shape
     both, released = old.observed & new.observed, new.observed & ~old.observed
     revised = np.where(both, new.values, old.values)
     cell = result.row * shape[1] + 3
-    before = dense_mean(law, revised, old.observed)
-    old_mean = dense_mean(law, old.values, old.observed)[cell]
-    new_mean = dense_mean(law, new.values, new.observed)[cell]
+    before, _ = dense_moments(law, revised, old.observed)
+    old_mean = dense_moments(law, old.values, old.observed)[0].ravel()[cell]
+    new_mean = dense_moments(law, new.values, new.observed)[0].ravel()[cell]
     np.testing.assert_allclose(result.old_nowcast, old_mean, rtol=1e-11)
     np.testing.assert_allclose(result.new_nowcast, new_mean, rtol=1e-11)
     arrays = result.arrays
-    forecasts = np.where(released, before.reshape(shape), 0.0)
+    forecasts = np.where(released, before, 0.0)
     np.testing.assert_allclose(np.where(released, arrays.forecasts, 0.0), forecasts, atol=1e-10)
     weights = dense_gain(law, new.observed)[cell].reshape(shape)
     np.testing.assert_allclose(arrays.weights, weights, atol=1e-11)
     old_weights = dense_gain(law, old.observed)[cell].reshape(shape)
     np.testing.assert_allclose(arrays.old_weights, old_weights, atol=1e-11)
-    surprise = np.where(released, new.values - before.reshape(shape), 0.0)
+    surprise = np.where(released, new.values - before, 0.0)
     np.testing.assert_allclose(arrays.news_impacts, weights * surprise, atol=1e-10)
     revisions = np.where(both, new.values - old.values, 0.0)
     np.testing.assert_allclose(arrays.revision_impacts, old_weights * revisions, atol=1e-10)
