@@ -9,7 +9,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from factor_worlds import make_world
-from golden.cases import assert_same_parameters
+from golden import dfms_mixed, panels
+from golden import dfms_pipeline as dfms
+from golden.cases import assert_same_parameters, space_of
 from golden.frbny import MONTHLY, stored
 from jaxfc.factors.augmented import AugmentedParameters, augmented_space
 from jaxfc.factors.augmented_em import augmented_em, run_augmented_em
@@ -107,6 +109,60 @@ def test_news_of_matlab(name):
         assert_allclose(ours, table[i, :3], rtol=1e-9)
         assert_allclose(ours[2] * (ours[1] - ours[0]), table[i, 3], rtol=1e-9)
     assert_allclose(after - after_revision, np.nansum(table[:, 3]), rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def bm14_small(shared_data):
+    growth, table = panels.bm14_growth(shared_data / "bm14")
+    return dfms.standardize(growth[:, table["small"].to_numpy(bool)])
+
+
+def in_our_shapes(params, num_factors, num_lags):
+    """Parameters of dfms with AR(1) errors: the same order of states as ours."""
+    size = num_factors * num_lags
+    lags = params.transition[:num_factors, :size].reshape(num_factors, num_lags, num_factors)
+    fields = (
+        params.loadings[:, :num_factors],
+        lags.swapaxes(0, 1),
+        params.innovation_cov[:num_factors, :num_factors],
+        np.diag(params.transition)[size:],
+        np.diag(params.innovation_cov)[size:],
+        params.idiosyncratic_var,
+        params.initial_mean,
+        params.initial_cov,
+    )
+    return AugmentedParameters(*map(jnp.asarray, fields))
+
+
+def test_ar_errors_as_in_dfms(bm14_small):
+    """Three EM steps on the ten monthly series, each from the parameters of dfms."""
+    num_factors, num_lags, monthly = 2, 3, bm14_small[:, :10]
+    params = dfms_mixed.ar_starting_values(monthly, num_factors, num_lags)
+    method = augmented_em(10, num_factors, num_lags)
+    observed = ~np.isnan(monthly)
+    data = jnp.asarray(np.where(observed, monthly, 1e6)), jnp.asarray(observed)
+    for _ in range(3):
+        ours, loglik = em_step(method, in_our_shapes(params, num_factors, num_lags), *data)
+        params, moments = dfms_mixed.ar_em_step(monthly, params, num_factors, num_lags)
+        assert_allclose(loglik, moments.loglik, rtol=1e-11)
+        theirs = in_our_shapes(params, num_factors, num_lags)
+        # dfms drops what the errors at the start share with each other and with the factors.
+        kept = np.where(theirs.initial_cov != 0, ours.initial_cov, 0.0)
+        ours = eqx.tree_at(lambda p: p.initial_cov, ours, jnp.asarray(kept))
+        assert_same_parameters(ours, theirs, 1e-9)
+
+
+def test_quarterly_series_as_in_dfms(bm14_small):
+    """Likelihood and smoothed states of monthly and quarterly series at visited parameters."""
+    params = dfms_mixed.starting_values(bm14_small, 2, 2, 4)
+    observed = ~np.isnan(bm14_small)
+    values = jnp.asarray(np.where(observed, bm14_small, 1e6))
+    for _ in range(2):
+        ours = smooth(space_of(params), values, jnp.asarray(observed))
+        params, theirs = dfms_mixed.em_step(bm14_small, params, 2, 2, 4)
+        assert_allclose(ours.loglik, theirs.loglik, rtol=1e-11)
+        assert_allclose(ours.smoothed_means, theirs.means[1:], atol=1e-8)
+        assert_allclose(ours.smoothed_covs, theirs.covs[1:], atol=1e-8)
 
 
 def calendar_case():
