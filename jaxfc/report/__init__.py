@@ -1,1 +1,57 @@
-"""Commands as functions, figures, tables and the HTML report."""
+"""Commands as functions, figures, tables and the HTML report.
+
+The figures below are loaded with matplotlib when they are first used. All return axes.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxfc.report.diagnostic_figures import (
+        plot_missing,
+        plot_residual_acf,
+        plot_residual_histogram,
+        plot_residual_panel,
+        plot_residual_path,
+        plot_residual_qq,
+    )
+    from jaxfc.report.figures import (
+        plot_criteria,
+        plot_factor_overlay,
+        plot_r_squared,
+        plot_r_squared_bars,
+        plot_scree,
+    )
+    from jaxfc.report.nowcast_figures import (
+        plot_contribution_history,
+        plot_fan_chart,
+        plot_news_waterfall,
+        plot_nowcast_evolution,
+    )
+
+__all__ = [
+    "plot_contribution_history",
+    "plot_criteria",
+    "plot_factor_overlay",
+    "plot_fan_chart",
+    "plot_missing",
+    "plot_news_waterfall",
+    "plot_nowcast_evolution",
+    "plot_r_squared",
+    "plot_r_squared_bars",
+    "plot_residual_acf",
+    "plot_residual_histogram",
+    "plot_residual_panel",
+    "plot_residual_path",
+    "plot_residual_qq",
+    "plot_scree",
+]
+
+
+def __getattr__(name: str):
+    """A figure from its file, on first use: `import jaxfc.report` does not load matplotlib."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from jaxfc.report import diagnostic_figures, figures, nowcast_figures
+
+    rooms = (figures, nowcast_figures, diagnostic_figures)
+    return next(getattr(room, name) for room in rooms if hasattr(room, name))

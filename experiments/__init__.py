@@ -1,0 +1,1 @@
+"""Studies that run from the repository: `python -m experiments.<name> [--quick]`."""
