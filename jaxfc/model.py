@@ -54,6 +54,10 @@ class Model(eqx.Module):
         **Returns:** the fitted model with its own `result` code; never raises on values.
         """
 
+    def resolved(self, panel: "Panel") -> "Model":
+        """The model with what only a panel can tell, e.g. positions for names (host side)."""
+        return self
+
     @abc.abstractmethod
     def check(self, panel: "Panel") -> None:
         """Raise `ValueError` if `panel` cannot be estimated by this model (host side)."""
@@ -72,8 +76,9 @@ class Model(eqx.Module):
                 f"fit takes a jaxfc.Panel, got {type(panel).__name__}; "
                 "build one with jaxfc.Panel.from_frame(df)."
             )
-        self.check(panel)
-        fitted = jitted_estimate(self, *panel.arrays(), panel.aggregation, key)
+        model = self.resolved(panel)
+        model.check(panel)
+        fitted = jitted_estimate(model, *panel.arrays(), panel.aggregation, key)
         if throw:
             throw_if_failed(fitted.result, f"{type(self).__name__}.fit")
         return fitted

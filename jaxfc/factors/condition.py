@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxfc.factors.em import PanelData, completed_data
 from jaxfc.factors.methods import EM, PCA, Candidate
-from jaxfc.factors.model import FittedFactorModel
+from jaxfc.factors.model import FittedFactorModel, memory_fields
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
@@ -32,9 +32,9 @@ def fitted_data(fitted: FittedFactorModel) -> PanelData:
     with data.
     """
     mask = fitted.observed.astype(fitted.completed.dtype)
-    if fitted.model.method.handles_aggregates:
+    if fitted.model.method.rebuilds_panel:
         return completed_data(fitted.completed, mask)
-    return PanelData(fitted.completed, mask)
+    return PanelData(fitted.completed, mask, coupling=fitted.coupling)
 
 
 def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:
@@ -53,16 +53,17 @@ def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:
         )
     model = fitted.model
     expectation = EM().step(model, Candidate()).expect(fitted.parameters, data)
-    posterior, num_lags = expectation.posterior, max(model.num_lags, 1)
+    posterior, memory = expectation.posterior, model.memory
     num_periods = posterior.means.shape[0]
     log_scale = jnp.sum(jnp.sum(data.observed, axis=0) * jnp.log(fitted.scaling.scale))
     return dataclasses.replace(
         fitted,
         factors=posterior.means[model.presample :],
         factor_covs=posterior.covs[model.presample :],
-        last_mean=posterior.means[-num_lags:].reshape(-1),
-        last_cov=posterior.joint_cov(range(num_periods - num_lags, num_periods)),
+        last_mean=posterior.means[-memory:].reshape(-1),
+        last_cov=posterior.joint_cov(range(num_periods - memory, num_periods)),
         completed=data.values,
         observed=data.observed > 0,
         loglik=expectation.loglik - log_scale,
+        **memory_fields(fitted.parameters, data),
     )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.error_paths import draw_errors
 from jaxfc.typing import Array, Float, PRNGKeyArray
 from jaxfc_kernels.var_precision import stationary_block_cov
 
@@ -52,7 +53,11 @@ def simulate_panel(
             return jnp.concatenate([history[1:], new[None]]), new
 
         _, factors = jax.lax.scan(advance, start.reshape(num_lags, num_factors), noise)
-    errors = jax.random.normal(error_key, (num_steps, num_series), dtype)
     cov = parameters.idiosyncratic_cov
-    errors = errors * jnp.sqrt(cov) if cov.ndim == 1 else errors @ jnp.linalg.cholesky(cov).T
+    if cov.ndim == 1:
+        ar = parameters.idiosyncratic_ar
+        errors = draw_errors(cov, ar, num_steps, 1, key=error_key)[0]
+    else:
+        errors = jax.random.normal(error_key, (num_steps, num_series), dtype)
+        errors = errors @ jnp.linalg.cholesky(cov).T
     return parameters.intercept + factors @ parameters.loadings.T + errors

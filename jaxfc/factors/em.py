@@ -11,12 +11,25 @@ Exact EM, hence monotone, for initial="estimated"; with initial="stationary" the
 leaves out the dependence of the initial law on them.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.coupled import (
+    Coupling,
+    centred_values,
+    collapse_coupled,
+    coupled_misfit,
+    factors_only,
+    residuals_of,
+)
+from jaxfc.factors.coupled_step import coupled_step
+from jaxfc.factors.diagonal_step import diagonal_step
+from jaxfc.factors.errors import Errors, IndependentErrors
 from jaxfc.factors.full_covariance import complete_step, missing_step
 from jaxfc.factors.identify import rotate_parameters, second_moment
 from jaxfc.factors.moments import (
@@ -24,19 +37,17 @@ from jaxfc.factors.moments import (
     Moments,
     collapsed_misfit,
     expected_factor_loglik,
-    window_moments,
 )
 from jaxfc.factors.regression import Regression
+from jaxfc.factors.restrictions import Restrictions
+from jaxfc.factors.var_step import var_step
 from jaxfc.typing import Array, Bool, Float, Int
 from jaxfc_kernels.collapse import (
     Collapsed,
     collapse_complete,
     collapse_diagonal,
     collapse_full,
-    packed_outer,
-    unpack,
 )
-from jaxfc_kernels.var_precision import inverse_and_log_det, stationary_block_cov
 
 IDIOSYNCRATIC = ("diagonal", "isotropic", "full")
 INITIAL = ("stationary", "estimated")
@@ -49,13 +60,21 @@ class PanelData(eqx.Module):
     `values` hold zeros where `observed` (0.0 or 1.0) is zero. `complete` says at trace time that
     each row is observed whole or not at all. `imputed_share` (series,), if given, is the share of
     each series' values that were filled in by their conditional mean: the M-step then adds their
-    variance.
+    variance. `coupling` is what the mask and the calendar say where errors have memory or series
+    are flows; `weights` (time, series) multiply the precision of single cells.
     """
 
     values: Float[Array, "time series"]
     observed: Float[Array, "time series"]
     imputed_share: Float[Array, " series"] | None = None
     complete: bool = eqx.field(static=True, default=False)
+    coupling: Coupling | None = None
+    weights: Float[Array, "time series"] | None = None
+
+    @property
+    def num_times(self) -> Float[Array, ""]:
+        """Number of rows up to the last one with an observation."""
+        return jnp.sum(rows_with_data(self.observed))
 
 
 def rows_with_data(observed: Float[Array, "time series"]) -> Float[Array, " time"]:
@@ -78,13 +97,15 @@ def completed_data(
 class Expectation(eqx.Module):
     """What the E-step hands to the M-step; `series_misfit` are sums over time of squared residuals
     at the factors' posterior means, `loglik` the observed-data log-likelihood, `criterion` what the
-    stopping rule looks at, `end` the period after the last observation."""
+    stopping rule looks at, `end` the period after the last observation. `states` are the moments of
+    (F, s) where flows share scalars s (else those of F); the scaled misfit is in `loglik`."""
 
     posterior: FactorPosterior
     loglik: Float[Array, ""]
     criterion: Float[Array, ""]
     series_misfit: Float[Array, " series"]
     end: Int[Array, ""]
+    states: FactorPosterior
 
 
 class EMStep(eqx.Module):
@@ -113,6 +134,8 @@ class EMStep(eqx.Module):
     missing_as_latent: bool = eqx.field(static=True, default=False)
     criterion: str = eqx.field(static=True, default="loglik")
     normalise: bool = eqx.field(static=True, default=False)
+    errors: Errors = eqx.field(default_factory=IndependentErrors)
+    restrictions: Restrictions | None = None
 
     def __call__(
         self, parameters: FactorParameters, data: PanelData
@@ -120,40 +143,45 @@ class EMStep(eqx.Module):
         expectation = self.expect(parameters, data)
         updated = self.maximise(parameters, data, expectation)
         if self.normalise and parameters.num_lags > 0:
-            moment = second_moment(expectation.posterior, expectation.end)
-            scale = jnp.linalg.cholesky(moment)
-            identity = jnp.eye(parameters.num_factors, dtype=scale.dtype)
-            matrix = solve_triangular(scale, identity, lower=True)
-            updated = rotate_parameters(updated, matrix, scale)
+            updated = normalised(updated, expectation, self.restrictions)
         return updated, expectation.criterion
 
     def expect(self, parameters: FactorParameters, data: PanelData) -> Expectation:
         """E-step."""
-        centred = data.values - data.observed * parameters.intercept
+        coupling = data.coupling
+        centred = centred_values(data.values, data.observed, parameters.intercept, coupling)
         collapsed = self.collapse(parameters, data, centred)
-        posterior = self.moments.posterior(parameters, collapsed, presample=self.presample)
-        means = posterior.means[self.presample :]
-        residuals = centred - data.observed * (means @ parameters.loadings.T)
-        series_misfit = jnp.sum(residuals**2, axis=0)
-        if self.idiosyncratic == "full":
+        states = self.moments.posterior(parameters, collapsed, presample=self.presample)
+        posterior = states
+        means = states.means[self.presample :]
+        series_misfit = jnp.zeros_like(parameters.intercept)
+        if coupling is not None:
+            posterior = factors_only(states, parameters.num_factors)
+            left = residuals_of(parameters, coupling, centred, data.observed, means)
+            misfit = coupled_misfit(parameters, coupling, left, data.observed, data.weights)
+        elif self.idiosyncratic == "full":
             misfit = collapsed_misfit(collapsed, means)
         else:
+            residuals = centred - data.observed * (means @ parameters.loadings.T)
+            series_misfit = jnp.sum(residuals**2, axis=0)
             misfit = jnp.sum(series_misfit / parameters.idiosyncratic_cov)
         # Periods after the last observation add nothing to the data and would only slow the
         # regressions down; without them a masked tail equals a shorter panel, step by step.
         end = self.presample + jnp.sum(rows_with_data(data.observed)).astype(int)
-        criterion = loglik = posterior.evidence - 0.5 * misfit
+        criterion = loglik = states.evidence - 0.5 * misfit
         if self.criterion == "expected_loglik":
-            spread = jnp.sum(collapsed.information * posterior.covs[self.presample :])
+            spread = jnp.sum(collapsed.information * states.covs[self.presample :])
             measurement = -0.5 * (collapsed.log_normaliser + misfit + spread)
             criterion = measurement + expected_factor_loglik(parameters, posterior, end)
-        return Expectation(posterior, loglik, criterion, series_misfit, end)
+        return Expectation(posterior, loglik, criterion, series_misfit, end, states)
 
     def collapse(
         self, parameters: FactorParameters, data: PanelData, centred: Float[Array, "time series"]
     ) -> Collapsed:
         """Sufficient statistics of the panel at these parameters."""
         loadings, cov = parameters.loadings, parameters.idiosyncratic_cov
+        if data.coupling is not None:
+            return collapse_coupled(parameters, data.coupling, centred, data.observed, data.weights)
         if self.idiosyncratic != "full":
             return collapse_diagonal(centred, data.observed, loadings, cov)
         if data.complete:
@@ -166,15 +194,24 @@ class EMStep(eqx.Module):
         """M-step."""
         posterior = expectation.posterior
         if not self.estimate_intercept:
-            centred = data.values - data.observed * parameters.intercept
+            centred = centred_values(
+                data.values, data.observed, parameters.intercept, data.coupling
+            )
             data = eqx.tree_at(lambda d: d.values, data, centred)
         regression = Regression(
             posterior.means[self.presample :],
             posterior.covs[self.presample :],
             self.estimate_intercept,
             self.active_factors,
+            self.restrictions,
+            parameters.variances if data.coupling is None else None,
         )
-        if self.idiosyncratic == "full":
+        ar = parameters.idiosyncratic_ar
+        if data.coupling is not None:
+            loadings, intercept, cov, ar = coupled_step(
+                self, parameters, data, regression, expectation
+            )
+        elif self.idiosyncratic == "full":
             update = complete_step if data.complete else missing_step
             floor = self.variance_floor.astype(data.values.dtype)
             loadings, intercept, cov = update(parameters, data, regression, floor)
@@ -182,10 +219,11 @@ class EMStep(eqx.Module):
             loadings, intercept, cov = diagonal_step(
                 self, parameters, data, regression, expectation.series_misfit
             )
-        transition, innovation_cov, initial_mean, initial_cov = self.dynamics(
-            parameters, posterior, expectation.end
+        transition, innovation_cov, initial_mean, initial_cov = var_step(
+            self, parameters, posterior, expectation.end
         )
-        return FactorParameters(
+        return dataclasses.replace(
+            parameters,
             loadings=loadings,
             intercept=intercept,
             idiosyncratic_cov=cov,
@@ -193,99 +231,22 @@ class EMStep(eqx.Module):
             innovation_cov=innovation_cov,
             initial_mean=initial_mean,
             initial_cov=initial_cov,
+            idiosyncratic_ar=ar,
         )
 
-    def dynamics(
-        self, parameters: FactorParameters, posterior: FactorPosterior, end: Int[Array, ""] | None
-    ) -> tuple[Array, Array, Array, Array]:
-        """VAR coefficients, innovation covariance and initial law from periods before `end`."""
-        num_lags, num_factors = parameters.num_lags, parameters.num_factors
-        if num_lags == 0:
-            return (
-                parameters.transition,
-                parameters.innovation_cov,
-                parameters.initial_mean,
-                parameters.initial_cov,
-            )
-        # Periods before the panel are no innovations of the VAR: then every candidate has them all.
-        lags = self.active_lags if self.initial == "stationary" else None
-        used = None if lags is None else jnp.sum(lags)
-        moments, count = window_moments(posterior, num_lags, used, end)
-        regressors, cross = moments[num_factors:, num_factors:], moments[:num_factors, num_factors:]
-        switched_on = self.active_states(num_lags, num_factors)
-        if switched_on is not None:
-            identity = jnp.eye(regressors.shape[0], dtype=moments.dtype)
-            regressors = jnp.where(switched_on[:, None] & switched_on, regressors, identity)
-            cross = jnp.where(switched_on, cross, 0.0)
-        inverse, _ = inverse_and_log_det(regressors)
-        coefficients = cross @ inverse
-        innovation_cov = (moments[:num_factors, :num_factors] - coefficients @ cross.T) / count
-        innovation_cov = 0.5 * (innovation_cov + innovation_cov.T)
-        if self.active_factors is not None:
-            both = self.active_factors[:, None] & self.active_factors
-            coefficients = jnp.where(self.active_factors[:, None], coefficients, 0.0)
-            identity = jnp.eye(num_factors, dtype=moments.dtype)
-            innovation_cov = jnp.where(both, innovation_cov, identity)
-        transition = coefficients.reshape(num_factors, num_lags, num_factors).swapaxes(0, 1)
-        if self.initial == "stationary":
-            initial_cov = stationary_block_cov(transition, innovation_cov)
-            return transition, innovation_cov, jnp.zeros_like(parameters.initial_mean), initial_cov
-        initial_mean = posterior.means[:num_lags].reshape(-1)
-        return transition, innovation_cov, initial_mean, posterior.joint_cov(range(num_lags))
 
-    def active_states(self, num_lags: int, num_factors: int) -> Bool[Array, " states"] | None:
-        """Which regressors of the VAR are switched on (None: all)."""
-        if self.active_factors is None and self.active_lags is None:
-            return None
-        factors = self.active_factors
-        lags = self.active_lags
-        factors = jnp.ones(num_factors, bool) if factors is None else factors
-        lags = jnp.ones(num_lags, bool) if lags is None else lags
-        return (lags[:, None] & factors).reshape(-1)
-
-
-def diagonal_step(
-    step: EMStep,
-    parameters: FactorParameters,
-    data: PanelData,
-    regression: Regression,
-    series_misfit: Float[Array, " series"],
-) -> tuple[Array, Array, Float[Array, " series"]]:
-    """Loadings, intercept and variances, series by series over their observed times.
-
-    The expected squared residuals at the new coefficients come from those at the old ones,
-    Q(new) = Q(old) - d' S d with d = new - old, which loses no digits where the fit is close.
-    """
-    regressors = regression.regressors
-    size = regressors.shape[1]
-    packed_covs = regression.packed_covs
-    both = jnp.concatenate([packed_covs, packed_outer(regressors)], axis=1)
-    sums = data.observed.T @ both
-    cov_sums = unpack(sums[:, : packed_covs.shape[1]], size)
-    moments = cov_sums + unpack(sums[:, packed_covs.shape[1] :], size)
-    counts = jnp.sum(data.observed, axis=0)
-    unseen = counts == 0  # only inside batches; `fit` refuses a series never observed
-    identity = jnp.eye(size, dtype=moments.dtype)
-    moments = jnp.where(unseen[:, None, None], identity, moments)
-    old = regression.augment(parameters.loadings, parameters.intercept)
-    new = regression.solve(moments, data.values.T @ regressors)
-    change = new - old
-    expected = (
-        series_misfit
-        + jnp.einsum("ni,nij,nj->n", old, cov_sums, old)
-        - jnp.einsum("ni,nij,nj->n", change, moments, change)
-    )
-    variances = parameters.idiosyncratic_cov
-    if step.missing_as_latent:
-        num_times = jnp.sum(rows_with_data(data.observed))
-        variances = (expected + (num_times - counts) * variances) / num_times
-    else:
-        variances = jnp.where(unseen, variances, expected / jnp.maximum(counts, 1.0))
-    if data.imputed_share is not None:
-        variances = variances + data.imputed_share * parameters.idiosyncratic_cov
-    if step.idiosyncratic == "isotropic":
-        weights = jnp.ones_like(counts) if step.missing_as_latent else counts
-        pooled = jnp.sum(weights * variances) / jnp.sum(weights)
-        variances = jnp.full_like(variances, pooled)
-    variances = jnp.maximum(variances, step.variance_floor.astype(variances.dtype))
-    return *regression.split(new, parameters.intercept), variances
+def normalised(
+    parameters: FactorParameters, expectation: Expectation, restrictions: Restrictions | None
+) -> FactorParameters:
+    """Parameters of factors with second moment I, or, under zero restrictions, unit second moments
+    (a change of scale keeps zeros); linear equations leave no freedom, so nothing is changed."""
+    if restrictions is not None and restrictions.has_equations:
+        return parameters
+    moment = second_moment(expectation.posterior, expectation.end)
+    if restrictions is None:
+        scale = jnp.linalg.cholesky(moment)
+        identity = jnp.eye(parameters.num_factors, dtype=scale.dtype)
+        matrix = solve_triangular(scale, identity, lower=True)
+        return rotate_parameters(parameters, matrix, scale)
+    scale = jnp.sqrt(jnp.diagonal(moment))
+    return rotate_parameters(parameters, jnp.diag(1.0 / scale), jnp.diag(scale))

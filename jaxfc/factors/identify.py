@@ -4,6 +4,7 @@ Three normalisations, each with E[f_t f_t' | panel] = I on average over the samp
 model; a static model keeps its prior N(0, I), so that only orthogonal R are applied there.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -91,10 +92,9 @@ def rotate_parameters(
     """Parameters of R F: (W R^{-1}, R A_l R^{-1}, R Q R'), the same law of the panel."""
     inverse = jnp.linalg.inv(matrix) if inverse is None else inverse
     wide = over_lags(matrix, parameters.num_lags)
-    return FactorParameters(
+    return dataclasses.replace(
+        parameters,
         loadings=parameters.loadings @ inverse,
-        intercept=parameters.intercept,
-        idiosyncratic_cov=parameters.idiosyncratic_cov,
         transition=matrix @ parameters.transition @ inverse,
         innovation_cov=matrix @ parameters.innovation_cov @ matrix.T,
         initial_mean=wide @ parameters.initial_mean,
@@ -122,7 +122,7 @@ def rotate_fitted(
     fitted: "FittedFactorModel", matrix: Float[Array, "factors factors"]
 ) -> "FittedFactorModel":
     """The fitted model of R F. For p = 0, R must be orthogonal: the prior N(0, I) is part of it."""
-    wide = over_lags(matrix, fitted.parameters.num_lags)
+    wide = over_lags(matrix, fitted.model.memory)
     changed = (
         rotate_parameters(fitted.parameters, matrix),
         fitted.factors @ matrix.T,

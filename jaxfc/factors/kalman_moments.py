@@ -28,6 +28,12 @@ class KalmanMoments(Moments):
         self, parameters: FactorParameters, collapsed: Collapsed, *, presample: int = 0
     ) -> FactorPosterior:
         num_lags, num_factors = parameters.num_lags, parameters.num_factors
+        if collapsed.lagged_information is not None:
+            raise ValueError(
+                "KalmanMoments cannot read panels whose errors have memory or whose series are "
+                "sums over several rows; use moments=ClosedForm(), or the state space with errors "
+                "as states (`ar_error_space`)."
+            )
         if num_lags == 0:
             return static_posterior(parameters, collapsed)
         if 0 < presample < num_lags - 1:

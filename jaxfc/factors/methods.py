@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.factors.candidate import Candidate
 from jaxfc.factors.components import (
     FactorParameters,
     mask_factors,
-    ppca_loadings,
     principal_loadings,
     static_factors,
     with_dynamics,
@@ -18,19 +18,13 @@ from jaxfc.factors.components import (
 from jaxfc.factors.em import CRITERIA, EMStep, PanelData
 from jaxfc.factors.iterate import Outcome, iterate
 from jaxfc.factors.moments import FactorPosterior
+from jaxfc.factors.start import ppca_start, starting_values, switch_off
 from jaxfc.results import RESULTS, SUCCESSFUL
-from jaxfc.typing import Array, Bool, Float, Int, as_scalar
+from jaxfc.typing import Array, Float, Int, as_scalar
 from jaxfc_kernels.aggregation import AggregationRows
 
 if TYPE_CHECKING:
     from jaxfc.factors.model import DynamicFactorModel
-
-
-class Candidate(eqx.Module):
-    """Which factors and lags are switched on: models of several sizes in arrays of one shape."""
-
-    factors: Bool[Array, " factors"] | None = None
-    lags: Bool[Array, " lags"] | None = None
 
 
 class Estimate(eqx.Module):
@@ -49,7 +43,11 @@ class Method(eqx.Module):
     """How the parameters are estimated from a standardised panel."""
 
     # Whether flows observed at a lower frequency than the panel's can be read.
-    handles_aggregates: ClassVar[bool] = False
+    reads_flows: ClassVar[bool] = False
+    # Whether the estimation completes the panel, whose moments are then those of the fit.
+    rebuilds_panel: ClassVar[bool] = False
+    # Whether errors with memory and restrictions can be estimated.
+    is_general: ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(
@@ -61,47 +59,6 @@ class Method(eqx.Module):
         candidate: Candidate,
     ) -> Estimate:
         """Parameters from data; `start` warms an iteration up where there is one."""
-
-
-def ppca_start(
-    model: "DynamicFactorModel", data: PanelData, candidate: Candidate
-) -> FactorParameters:
-    """Probabilistic principal components with isotropic noise, and a Yule-Walker VAR on them.
-
-    The noise starts isotropic on purpose: the principal components' residual covariance is singular
-    along the loadings and would freeze a full-covariance EM where it stands.
-    """
-    active = candidate.factors
-    loadings, noise = ppca_loadings(data.values, data.observed, model.num_factors, active)
-    num_series = loadings.shape[0]
-    variances = jnp.full(num_series, noise)
-    factors = static_factors(data.values, data.observed, loadings, variances)
-    cov = jnp.diag(variances) if model.idiosyncratic == "full" else variances
-    parameters = with_dynamics(loadings, cov, factors, model.num_lags, candidate.lags, active)
-    return switch_off(parameters, active)
-
-
-def switch_off(
-    parameters: FactorParameters, active: Bool[Array, " factors"] | None
-) -> FactorParameters:
-    """Inactive factors become independent white noise that loads on nothing."""
-    if active is None or parameters.num_lags == 0:
-        return parameters
-    both = active[:, None] & active
-    identity = jnp.eye(active.size, dtype=parameters.loadings.dtype)
-    states = jnp.tile(active, parameters.num_lags)
-    pairs = states[:, None] & states
-    return FactorParameters(
-        loadings=parameters.loadings,
-        intercept=parameters.intercept,
-        idiosyncratic_cov=parameters.idiosyncratic_cov,
-        transition=jnp.where(both, parameters.transition, 0.0),
-        innovation_cov=jnp.where(both, parameters.innovation_cov, identity),
-        initial_mean=parameters.initial_mean,
-        initial_cov=jnp.where(
-            pairs, parameters.initial_cov, jnp.eye(states.size, dtype=identity.dtype)
-        ),
-    )
 
 
 def with_intercept(parameters: FactorParameters, intercept: Array) -> FactorParameters:
@@ -210,6 +167,9 @@ class EM(Method):
     `missing_as_latent` selects the slower variance update of Banbura and Modugno.
     """
 
+    reads_flows: ClassVar[bool] = True
+    is_general: ClassVar[bool] = True
+
     rtol: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6)
     max_steps: int = eqx.field(static=True, default=500)
     criterion: str = eqx.field(static=True, default="loglik")
@@ -235,6 +195,8 @@ class EM(Method):
             missing_as_latent=self.missing_as_latent,
             criterion=self.criterion,
             normalise=True,
+            errors=model.errors,
+            restrictions=model.restrictions,
         )
 
     def iterate(
@@ -243,10 +205,11 @@ class EM(Method):
         data: PanelData,
         start: FactorParameters | None,
         candidate: Candidate,
+        rows: AggregationRows | None = None,
     ) -> Outcome:
         """Parameters at the fixed point of the step."""
         if start is None:
-            start = ppca_start(model, data, candidate)
+            start = starting_values(model, data, rows, candidate)
         # A fixed point does not depend on the start, so it is not differentiated through it. An
         # intercept that is not estimated is no unknown of it: it travels with the data.
         level, estimated = start.intercept, model.intercept == "estimated"
@@ -284,5 +247,5 @@ class EM(Method):
         start: FactorParameters | None,
         candidate: Candidate,
     ) -> Estimate:
-        outcome = self.iterate(model, data, start, candidate)
+        outcome = self.iterate(model, data, start, candidate, rows)
         return Estimate(outcome.value, data, outcome.num_steps, outcome.path, outcome.result)

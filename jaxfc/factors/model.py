@@ -1,24 +1,37 @@
 """The approximate dynamic factor model: configuration, estimation, and the fitted model."""
 
-from typing import TYPE_CHECKING, cast
+import dataclasses
+from typing import TYPE_CHECKING, Any, cast
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
+from jaxfc.factors.ahead import (
+    factor_forecast,
+    forecast_with_memory,
+    last_observations,
+    series_forecast,
+)
+from jaxfc.factors.candidate import Candidate
+from jaxfc.factors.checks import check_options, check_panel, check_traced
 from jaxfc.factors.components import FactorParameters
-from jaxfc.factors.dynamics import impulse_maps, simulate_panel
+from jaxfc.factors.coupled import Coupling, FlowPlan, centred_values, make_coupling, plan_flows
+from jaxfc.factors.dynamics import simulate_panel
 from jaxfc.factors.em import IDIOSYNCRATIC, INITIAL, PanelData
+from jaxfc.factors.errors import AutoregressiveErrors, Errors, IndependentErrors, gap_error
+from jaxfc.factors.fitted_space import data_space
 from jaxfc.factors.identify import principal_rotation, rotate_parameters, rotate_posterior
-from jaxfc.factors.methods import EM, PCA, Candidate, Estimate, Method
+from jaxfc.factors.methods import EM, Estimate, Method
 from jaxfc.factors.moments import ClosedForm, Moments
+from jaxfc.factors.restrictions import Blocks, Restrictions
 from jaxfc.factors.scaling import Scaling, fit_scaling
-from jaxfc.forecast import FactorForecast
+from jaxfc.forecast import Forecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, select
 from jaxfc.state_space import StateSpace
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc_kernels.aggregation import AggregationRows
-from jaxfc_kernels.lyapunov import companion, stationary_cov
 from jaxfc_kernels.var_precision import stationary_block_cov
 
 if TYPE_CHECKING:
@@ -37,10 +50,14 @@ class DynamicFactorModel(Model):
     or KalmanMoments(); `idiosyncratic`: S "diagonal", "isotropic" or "full"; `initial`: law of the
     first factors "stationary" (implied by A and Q) or "estimated" (free, as in Banbura, Modugno);
     `intercept`: mu the "sample" mean or "estimated" by EM; `standardise` series before estimation;
-    `variance_floor` for idiosyncratic variances, in standardised units.
+    `variance_floor` for idiosyncratic variances, in standardised units; `errors`:
+    IndependentErrors() or AutoregressiveErrors() over time; `restrictions`: Blocks(...) by names of
+    series, or Restrictions(...), zeros and linear equations. `flows` is read off the panel by
+    `fit`.
 
     **Raises** (from `fit`): `ValueError` for K >= N, too few rows, series never observed or
-    constant, and for aggregated series (flows) with a one-step method.
+    constant, aggregated series (flows) with a method in closed form, blocks that leave a series
+    without a factor, and restrictions that cannot hold.
     """
 
     num_factors: int = eqx.field(static=True)
@@ -52,6 +69,9 @@ class DynamicFactorModel(Model):
     intercept: str = eqx.field(static=True, default="sample", kw_only=True)
     standardise: bool = eqx.field(static=True, default=True, kw_only=True)
     variance_floor: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6, kw_only=True)
+    errors: Errors = eqx.field(default_factory=IndependentErrors, kw_only=True)
+    restrictions: Restrictions | Blocks | None = eqx.field(default=None, kw_only=True)
+    flows: FlowPlan | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         if self.num_factors < 1:
@@ -64,6 +84,7 @@ class DynamicFactorModel(Model):
                 "identified: no loadings and S = Cov(x) fit as well. Use idiosyncratic='diagonal' "
                 "or num_lags >= 1."
             )
+        check_options(self)
         options = {
             "idiosyncratic": IDIOSYNCRATIC,
             "initial": INITIAL,
@@ -74,41 +95,34 @@ class DynamicFactorModel(Model):
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
 
     @property
+    def memory(self) -> int:
+        """Number of last periods whose factors a forecast needs: p, or as far as errors
+        remember."""
+        errors = self.errors
+        if isinstance(errors, AutoregressiveErrors) and errors.longest_gap is not None:
+            return max(self.num_lags, errors.longest_gap + 1)
+        return max(self.num_lags, 1)
+
+    @property
     def presample(self) -> int:
         """Periods before the panel whose law is estimated (the state before the first row)."""
         return self.num_lags if self.initial == "estimated" else 0
 
+    def resolved(self, panel: "Panel") -> "DynamicFactorModel":
+        flows = plan_flows(panel.aggregation)
+        stocks = panel.observed
+        if flows is not None:
+            stocks = np.delete(stocks, flows.columns, axis=1)
+        restrictions = self.restrictions
+        if isinstance(restrictions, Blocks):
+            restrictions = restrictions.restrictions(panel.names, self.num_lags)
+        return dataclasses.replace(
+            self, errors=self.errors.resolved(stocks), flows=flows, restrictions=restrictions
+        )
+
     def check(self, panel: "Panel") -> None:
-        num_times, num_series = panel.observed.shape
-        self.check_shape(num_times, num_series)
-        if panel.aggregation is not None and not self.method.handles_aggregates:
-            flows = [
-                name for name, kind in zip(panel.names, panel.kinds, strict=True) if kind != "stock"
-            ]
-            raise ValueError(
-                f"series {', '.join(map(repr, flows[:5]))} are flows observed at a lower frequency "
-                f"than the panel's, which {type(self.method).__name__} cannot read; "
-                "use method=TwoStepEM()."
-            )
-        if isinstance(self.method, PCA) and not panel.observed[-1].any():
-            raise ValueError(
-                f"the panel ends with rows without data (last row {panel.index[-1]:%Y-%m-%d}), for "
-                "which principal components have no factors; cut them off with panel.window(...), "
-                "or use method=EM()."
-            )
-        counts = panel.observed.sum(axis=0)
-        for i, name in enumerate(panel.names):
-            if counts[i] == 0:
-                raise ValueError(
-                    f"series {name!r} has no observation in {panel.index[0]:%Y-%m-%d}.."
-                    f"{panel.index[-1]:%Y-%m-%d}; drop it or change the window."
-                )
-            seen = panel.values[panel.observed[:, i], i]
-            if self.standardise and seen.max() == seen.min():
-                raise ValueError(
-                    f"series {name!r} is constant ({seen[0]:g}) in this panel: it carries no "
-                    "information and cannot be standardised; drop it or change the window."
-                )
+        self.check_shape(*panel.observed.shape)
+        check_panel(self, panel)
 
     def check_shape(self, num_times: int, num_series: int) -> None:
         """Raise `ValueError` if a panel of this shape cannot identify the model."""
@@ -144,14 +158,14 @@ class DynamicFactorModel(Model):
     ) -> "FittedFactorModel":
         """`estimate` with a warm `start` (earlier parameters) or a smaller `candidate`."""
         self.check_shape(*values.shape)
-        if aggregation is not None and not self.method.handles_aggregates:
-            raise ValueError(
-                f"{type(self.method).__name__} cannot read aggregated series; use TwoStepEM()."
-            )
+        check_traced(self, aggregation)
         candidate = candidate or Candidate()
         mask = observed.astype(values.dtype)
         scaling = fit_scaling(values, mask, aggregation, self.standardise)
-        data = PanelData(scaling.standardise(values, mask, aggregation), mask)
+        coupling = None
+        if not self.method.rebuilds_panel:
+            coupling = make_coupling(self.errors, self.flows, mask, aggregation)
+        data = PanelData(scaling.standardise(values, mask, aggregation), mask, coupling=coupling)
         estimate = self.method.run(self, data, aggregation, start, candidate)
         return finish(self, estimate, scaling, mask, candidate)
 
@@ -170,7 +184,7 @@ def finish(
     posterior = estimate.posterior if estimate.posterior is not None else expectation.posterior
     presample = 0 if estimate.posterior is not None else model.presample
     end = expectation.end - model.presample + presample
-    if candidate.factors is None:
+    if candidate.factors is None and model.restrictions is None:
         rotation = principal_rotation(parameters, posterior, end)
         parameters = rotate_parameters(parameters, rotation)
         posterior = rotate_posterior(posterior, rotation)
@@ -187,9 +201,10 @@ def finish(
         result = select(~stationary, RESULTS.nonstationary, result)
     # ln p of the data in their own units: the Jacobian of z = (x - centre) / scale.
     log_scale = jnp.sum(jnp.sum(data.observed, axis=0) * jnp.log(scaling.scale))
-    num_lags = max(model.num_lags, 1)
+    memory = model.memory
     num_periods = posterior.means.shape[0]
-    last = range(num_periods - num_lags, num_periods)
+    last = range(num_periods - memory, num_periods)
+    memories = memory_fields(parameters, data)
     completed = data.values
     if data.complete:
         common = parameters.intercept + posterior.means[presample:] @ parameters.loadings.T
@@ -200,7 +215,7 @@ def finish(
         scaling=scaling,
         factors=posterior.means[presample:],
         factor_covs=posterior.covs[presample:],
-        last_mean=posterior.means[-num_lags:].reshape(-1),
+        last_mean=posterior.means[-memory:].reshape(-1),
         last_cov=posterior.joint_cov(last),
         completed=completed,
         observed=observed > 0,
@@ -208,17 +223,38 @@ def finish(
         loglik_path=estimate.path - log_scale,
         num_steps=estimate.num_steps,
         result=result,
+        **memories,
     )
+
+
+def memory_fields(parameters: FactorParameters, data: PanelData) -> dict[str, Any]:
+    """What periods that the panel couples add to a fit."""
+    ar, coupling = parameters.idiosyncratic_ar, data.coupling
+    if ar is None or coupling is None:
+        return {"coupling": coupling}
+    seen = data.observed * coupling.stocks
+    centred = centred_values(data.values, data.observed, parameters.intercept, coupling)
+    value, gap = last_observations(centred, seen)
+    return {
+        "coupling": coupling,
+        "last_known": value,
+        "last_gap": gap,
+        "gap_error": gap_error(ar, seen, coupling.longest),
+    }
 
 
 class FittedFactorModel(Fitted):
     """An estimated factor model. Parameters are in standardised units, forecasts in data units.
 
     `factors` (time, factors) and `factor_covs` are E and Cov of f_t given the panel;
-    `last_mean`, `last_cov` the joint law of the last p factors, ascending; `completed` the
+    `last_mean`, `last_cov` the joint law of the last p factors, ascending (of the last `memory` of
+    the model, where errors have memory); `completed` the
     standardised panel the moments were computed on (rebuilt by two-step methods, else zeros where
     missing). `loglik` is the observed-data log-likelihood in data units (of the completed panel for
-    two-step methods), `loglik_path` the stopping criterion by step, NaN after the last.
+    two-step methods), `loglik_path` the stopping criterion by step, NaN after the last. With AR(1)
+    errors, `last_known` and `last_gap` are each series' last value (standardised, less the
+    intercept) and its age, and `gap_error` the largest |r_i|^gap of a gap that was not bridged.
+    `coupling` is how errors with memory and flows couple the panel's rows.
     """
 
     model: DynamicFactorModel
@@ -234,6 +270,10 @@ class FittedFactorModel(Fitted):
     loglik_path: Float[Array, " steps"]
     num_steps: Int[Array, ""]  # pyright: ignore
     result: RESULTS  # pyright: ignore
+    last_known: Float[Array, " series"] | None = None
+    last_gap: Int[Array, " series"] | None = None
+    gap_error: Float[Array, " series"] | None = None
+    coupling: Coupling | None = None
 
     @property
     def common(self) -> Float[Array, "time series"]:
@@ -248,63 +288,29 @@ class FittedFactorModel(Fitted):
         """Mean and joint covariance of the next `horizon` factors given the panel."""
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1, got {horizon}.")
-        parameters = self.parameters
-        num_factors = parameters.num_factors
-        identity = jnp.eye(num_factors, dtype=self.factors.dtype)
-        if parameters.num_lags == 0:
-            cov = jnp.eye(horizon, dtype=identity.dtype)[:, None, :, None] * identity[:, None, :]
-            return jnp.zeros((horizon, num_factors), identity.dtype), cov
-        from_last, from_noise = impulse_maps(parameters.transition, horizon)
-        noise = jnp.kron(jnp.eye(horizon, dtype=identity.dtype), parameters.innovation_cov)
-        cov = from_last @ self.last_cov @ from_last.T + from_noise @ noise @ from_noise.T
-        cov = 0.5 * (cov + cov.T)
-        mean = from_last @ self.last_mean
-        shape = (horizon, num_factors)
-        return mean.reshape(shape), cov.reshape(shape + shape)
+        return factor_forecast(self, horizon)
 
-    def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> FactorForecast:
+    def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> Forecast:
         refuse_key(key, "forecast")
-        mean, cov = self.forecast_factors(horizon)
-        parameters = self.parameters
-        standardised = FactorForecast(
-            mean=parameters.intercept + mean @ parameters.loadings.T,
-            loadings=parameters.loadings,
-            factor_cov=cov,
-            idiosyncratic_cov=parameters.idiosyncratic_cov,
-            mixing=jnp.eye(horizon, dtype=mean.dtype),
-        )
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        has_memory = self.parameters.idiosyncratic_ar is not None
+        ahead = forecast_with_memory if has_memory else series_forecast
+        standardised = ahead(self, horizon)
         centre = jnp.broadcast_to(self.scaling.centre, standardised.mean.shape)
         return standardised.affine(self.scaling.scale, centre)
 
     def state_space(self) -> StateSpace:
         """The estimated model in companion form, in data units, started from its stationary law.
 
-        State (f_t, ..., f_{t-p+1}), newest first; rows are those of the panel's own frequency. For
-        filtered factors, one-step predictions and prediction errors, which smoothing hides.
+        State (f_t, ..., f_{t-p+1}), newest first, and, with AR(1) errors, one error for each
+        series; rows are those of the panel's own frequency, and every series is read as a stock.
+        For filtered factors, one-step predictions and prediction errors, which smoothing hides.
+        With AR(1) errors ask for implementation="univariate": nothing is added to the states.
 
         **Raises:** nothing; if the factor VAR is not stationary the initial covariance is NaN.
         """
-        parameters, scale = self.parameters, self.scaling.scale
-        cov = parameters.idiosyncratic_cov
-        num_factors, dtype = parameters.num_factors, scale.dtype
-        if parameters.num_lags == 0:
-            transition = jnp.zeros((num_factors, num_factors), dtype)
-        else:
-            transition = companion(parameters.transition)
-        size = transition.shape[0]
-        noise = jnp.zeros((size, size), dtype)
-        noise = noise.at[:num_factors, :num_factors].set(parameters.innovation_cov)
-        loadings = scale[:, None] * parameters.loadings
-        return StateSpace(
-            initial_mean=jnp.zeros(size, dtype),
-            initial_cov=stationary_cov(transition, noise),
-            transition=transition,
-            offset=jnp.zeros(size, dtype),
-            innovation_cov=noise,
-            design=jnp.pad(loadings, ((0, 0), (0, size - num_factors))),
-            observation_offset=self.scaling.restore(parameters.intercept),
-            observation_cov=scale**2 * cov if cov.ndim == 1 else scale[:, None] * cov * scale,
-        )
+        return data_space(self)
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         standardised = simulate_panel(self.parameters, num_steps, key=key)

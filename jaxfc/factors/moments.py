@@ -12,20 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.path_blocks import lag_covs_from_blocks, path_blocks
 from jaxfc.typing import Array, Float, Int, PRNGKeyArray
 from jaxfc_kernels import block_tridiagonal, tridiagonal_engines
+from jaxfc_kernels.banded import band_product
 from jaxfc_kernels.collapse import LOG_2PI, Collapsed
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
-from jaxfc_kernels.var_precision import inverse_and_log_det, path_precision
+from jaxfc_kernels.var_precision import inverse_and_log_det
 
 
 class FactorPosterior(eqx.Module):
     """Moments of the factors given the panel, over `presample` + time periods.
 
-    `means` (periods, factors); `lag_covs`[l, t] = Cov[F_t, F_{t-l} | x] for l = 0..p, centred (zero
-    where t - l is before the first period). `evidence` is the log-likelihood plus half the misfit
-    sum_t e_t' S_oo^{-1} e_t at the posterior mean: the misfit is added by who knows the residuals,
-    because forming it from them keeps digits that the collapsed form loses in float32.
+    `means` (periods, factors); `lag_covs`[l, t] = Cov[F_t, F_{t-l} | x] for l = 0..p (or as far as
+    the panel couples periods), centred (zero where t - l is before the first period). `evidence` is
+    the log-likelihood plus half the misfit sum_t e_t' S_oo^{-1} e_t at the posterior mean: the
+    misfit is added by who knows the residuals, because forming it from them keeps digits that the
+    collapsed form loses in float32.
     """
 
     means: Float[Array, "periods factors"]
@@ -36,6 +39,12 @@ class FactorPosterior(eqx.Module):
     def covs(self) -> Float[Array, "periods factors factors"]:
         """Cov[F_t | x]."""
         return self.lag_covs[0]
+
+    def after(self, num_periods: int) -> "FactorPosterior":
+        """The same without the first `num_periods` periods."""
+        return FactorPosterior(
+            self.means[num_periods:], self.lag_covs[:, num_periods:], self.evidence
+        )
 
     def cov_between(self, first: int, second: int) -> Float[Array, "factors factors"]:
         """Cov[F_first, F_second | x] for periods at most p apart."""
@@ -50,7 +59,10 @@ class FactorPosterior(eqx.Module):
 
 def collapsed_misfit(collapsed: Collapsed, means: Float[Array, "time factors"]) -> Float[Array, ""]:
     """sum_t (x - W f)' S_oo^{-1} (x - W f) from collapsed statistics."""
-    fitted = jnp.einsum("tij,tj->ti", collapsed.information, means)
+    bands = collapsed.information[None]
+    if collapsed.lagged_information is not None:
+        bands = jnp.concatenate([bands, collapsed.lagged_information])
+    fitted = band_product(bands, means)
     return collapsed.quadratic + jnp.sum(means * (fitted - 2.0 * collapsed.vectors))
 
 
@@ -82,81 +94,25 @@ class ClosedForm(Moments):
     def posterior(
         self, parameters: FactorParameters, collapsed: Collapsed, *, presample: int = 0
     ) -> FactorPosterior:
-        if parameters.num_lags == 0:
+        if parameters.num_lags == 0 and collapsed.lagged_information is None:
             return static_posterior(parameters, collapsed)
         num_periods = collapsed.vectors.shape[0] + presample
-        *precision, prior_log_det = path_posterior_blocks(parameters, collapsed, presample)
+        blocks = path_blocks(parameters, collapsed, presample)
         moments, log_det = tridiagonal_engines.posterior(
-            *precision, engine=self.engine, implementation=self.implementation
+            blocks.diagonal,
+            blocks.lower,
+            blocks.linear,
+            engine=self.engine,
+            implementation=self.implementation,
         )
-        num_lags, num_factors = parameters.num_lags, parameters.num_factors
-        means = moments.means.reshape(-1, num_factors)[:num_periods]
-        lag_covs = lag_covs_from_blocks(moments.covs, moments.cross_covs, num_lags, num_factors)
+        num_states = collapsed.vectors.shape[1]
+        means = moments.means.reshape(-1, num_states)[:num_periods]
+        lag_covs = lag_covs_from_blocks(moments.covs, moments.cross_covs, blocks.length, num_states)
         lag_covs = lag_covs[:, :num_periods]
-        log_dets = collapsed.log_normaliser + log_det - prior_log_det
-        evidence = -0.5 * (log_dets + path_misfit(parameters, means))
+        log_dets = collapsed.log_normaliser + log_det - blocks.prior_log_det
+        misfit = path_misfit(parameters, means[:, : parameters.num_factors])
+        evidence = -0.5 * (log_dets + misfit)
         return FactorPosterior(means, lag_covs, evidence)
-
-
-def path_posterior_blocks(
-    parameters: FactorParameters, collapsed: Collapsed, presample: int
-) -> tuple[Array, Array, Array, Float[Array, ""]]:
-    """Posterior precision of the factor path, its diagonal and lower blocks (blocks, m, m), its
-    linear term (blocks, m), and the log-determinant of the prior precision.
-
-    The path is padded to whole super-blocks by periods without data at its end, which is exact.
-    """
-    num_lags, num_factors = parameters.num_lags, parameters.num_factors
-    num_times = collapsed.vectors.shape[0]
-    num_blocks = -(-(num_times + presample) // num_lags)
-    padding = num_blocks * num_lags - num_times - presample
-    size = num_lags * num_factors
-    prior = path_precision(
-        parameters.transition,
-        parameters.innovation_cov,
-        parameters.initial_mean,
-        parameters.initial_cov,
-        num_blocks,
-    )
-    pad = ((presample, padding), (0, 0))
-    information = jnp.pad(collapsed.information, (*pad, (0, 0)))
-    linear = jnp.pad(collapsed.vectors, pad).reshape(num_blocks, size)
-    linear = linear.at[0].add(prior.linear)
-    diagonal = prior.diagonal + block_diagonals(
-        information.reshape(num_blocks, num_lags, num_factors, num_factors)
-    )
-    return diagonal, prior.lower, linear, prior.log_det
-
-
-def block_diagonals(
-    blocks: Float[Array, "blocks lags factors factors"],
-) -> Float[Array, "blocks states states"]:
-    """Block-diagonal matrices from their diagonal blocks."""
-    num_blocks, num_lags, num_factors, _ = blocks.shape
-    if num_lags == 1:
-        return blocks[:, 0]
-    unit = jnp.eye(num_lags, dtype=blocks.dtype)[:, None, :, None]
-    spread = blocks[:, :, :, None, :] * unit
-    return spread.reshape(num_blocks, num_lags * num_factors, num_lags * num_factors)
-
-
-def lag_covs_from_blocks(
-    covs: Float[Array, "blocks states states"],
-    cross_covs: Float[Array, "blocks states states"],
-    num_lags: int,
-    num_factors: int,
-) -> Float[Array, "orders periods factors factors"]:
-    """Cov[F_t, F_{t-l}] for l = 0..p from super-block covariances (a cut, no arithmetic)."""
-    num_blocks = covs.shape[0]
-    if num_lags == 1:
-        return jnp.stack([covs, cross_covs])
-    both = jnp.concatenate([cross_covs, covs], axis=2)
-    both = both.reshape(num_blocks, num_lags, num_factors, 2 * num_lags, num_factors)
-    orders = []
-    for lag in range(num_lags + 1):
-        cut = [both[:, i, :, num_lags + i - lag, :] for i in range(num_lags)]
-        orders.append(jnp.stack(cut, axis=1).reshape(-1, num_factors, num_factors))
-    return jnp.stack(orders)
 
 
 def path_innovations(
@@ -176,6 +132,8 @@ def path_misfit(
     parameters: FactorParameters, means: Float[Array, "periods factors"]
 ) -> Float[Array, ""]:
     """(f - E f)' Omega (f - E f) as a sum of squares of innovations."""
+    if parameters.num_lags == 0:
+        return jnp.sum(means**2)
     innovation_precision, _ = inverse_and_log_det(parameters.innovation_cov)
     initial_precision, _ = inverse_and_log_det(parameters.initial_cov)
     innovations = path_innovations(parameters.transition, means)
@@ -204,15 +162,15 @@ def sample_factors(
     presample: int = 0,
 ) -> Float[Array, "draws periods factors"]:
     """Exact joint draws of the factor path given the panel (one factorisation, many draws)."""
-    num_factors, num_lags = parameters.num_factors, parameters.num_lags
+    num_factors = collapsed.vectors.shape[1]
     num_times = collapsed.vectors.shape[0]
-    if num_lags == 0:
+    if parameters.num_lags == 0 and collapsed.lagged_information is None:
         posterior = static_posterior(parameters, collapsed)
         noise = jax.random.normal(key, (num_draws, num_times, num_factors), posterior.means.dtype)
         chol = jnp.linalg.cholesky(posterior.covs)
         return posterior.means + jnp.einsum("tij,dtj->dti", chol, noise)
-    *precision, _ = path_posterior_blocks(parameters, collapsed, presample)
-    factorisation = block_tridiagonal.factorise(*precision)
+    blocks = path_blocks(parameters, collapsed, presample)
+    factorisation = block_tridiagonal.factorise(blocks.diagonal, blocks.lower, blocks.linear)
     noise = jax.random.normal(
         key, (num_draws, *factorisation.reduced.shape), collapsed.vectors.dtype
     )

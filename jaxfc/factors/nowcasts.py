@@ -97,7 +97,7 @@ def by_itself(aggregation: AggregationRows | None, shape: tuple[int, ...]) -> Ar
 
 def rebuilds_panel(fitted: FittedFactorModel) -> bool:
     """Whether the estimation rebuilt the incomplete series itself (two-step methods)."""
-    return fitted.model.method.handles_aggregates
+    return fitted.model.method.rebuilds_panel
 
 
 def uses_cross_section(fitted: FittedFactorModel) -> bool:

@@ -1,18 +1,55 @@
 """The law of the whole panel given any of its cells: what nowcasts, news and scenarios ask for.
 
-Parameters are held fixed. Rows may lie beyond the sample that was fitted (a forecast is a row without
-data) and the mask may be any mask: vintages, scenarios and histories are all the same question.
+Parameters are held fixed. Rows may lie beyond the sample that was fitted (a forecast is a row
+without data) and the mask may be any mask: vintages, scenarios and histories are all the same
+question. Given the factors, each series is its common component plus its errors given what was
+observed of them: at single dates (`expected_errors`) or in sums (`reconstruct_series`).
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxfc.factors.em import PanelData
+from jaxfc.factors.coupled import centred_values, make_coupling
+from jaxfc.factors.em import EMStep, PanelData
+from jaxfc.factors.error_paths import draw_errors, expected_errors
+from jaxfc.factors.errors import AutoregressiveErrors, longest_gap
 from jaxfc.factors.methods import EM, Candidate
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.moments import sample_factors
+from jaxfc.factors.reconstruct import reconstruct_jointly, reconstruct_series
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
+
+
+def covering(fitted: FittedFactorModel, *masks: np.ndarray) -> FittedFactorModel:
+    """The fitted model with an exact law on panels of these masks (host side).
+
+    AR(1) errors remember as far as the longest gap of the panel that was fitted; another vintage
+    may have a longer one. Parameters stay. Nothing changes for errors without memory.
+    """
+    errors = fitted.model.errors
+    if not isinstance(errors, AutoregressiveErrors) or errors.longest_gap is None:
+        return fitted
+    longest = max(errors.longest_gap, *(longest_gap(np.asarray(mask)) for mask in masks))
+    if longest == errors.longest_gap:
+        return fitted
+    wider = AutoregressiveErrors(longest, errors.largest)
+    return eqx.tree_at(lambda f: f.model.errors, fitted, wider)
+
+
+def panel_data(
+    fitted: FittedFactorModel,
+    values: Float[Array, "time series"],
+    observed: Bool[Array, "time series"],
+    aggregation: AggregationRows | None,
+) -> tuple[EMStep, PanelData]:
+    """The E-step of the model and the panel as it reads it, standardised."""
+    model, mask = fitted.model, observed.astype(values.dtype)
+    coupling = make_coupling(model.errors, model.flows, mask, aggregation)
+    data = PanelData(fitted.scaling.standardise(values, mask, aggregation), mask, coupling=coupling)
+    return EM().step(model, Candidate()), data
 
 
 def expected_panel(
@@ -23,15 +60,38 @@ def expected_panel(
 ) -> Float[Array, "time series"]:
     """E[x | observed cells] at the panel's own frequency, in data units; pure.
 
-    Affine in `values` given `observed`, so that its derivative with respect to them is the weight of
-    every cell. A cell that was observed by itself keeps its value.
+    Affine in `values` given `observed`, so that its derivative with respect to them is the weight
+    of every cell. A cell that was observed by itself keeps its value.
     """
-    parameters, mask = fitted.parameters, observed.astype(values.dtype)
-    data = PanelData(fitted.scaling.standardise(values, mask, aggregation), mask)
-    posterior = EM().step(fitted.model, Candidate()).expect(parameters, data).posterior
+    step, data = panel_data(fitted, values, observed, aggregation)
+    parameters = fitted.parameters
+    posterior = step.expect(parameters, data).posterior
     factors = posterior.means[fitted.model.presample :]
-    common = fitted.scaling.restore(parameters.intercept + factors @ parameters.loadings.T)
-    return jnp.where(observed, values, common)
+    common = parameters.intercept + factors @ parameters.loadings.T
+    return fitted.scaling.restore(completed(fitted, data, common, aggregation))
+
+
+def completed(
+    fitted: FittedFactorModel,
+    data: PanelData,
+    common: Float[Array, "time series"],
+    aggregation: AggregationRows | None,
+) -> Float[Array, "time series"]:
+    """Standardised series nearest to `common` that have the observed cells: the mean given the
+    common component, or, with `common` a draw of the series, a conditional draw."""
+    parameters, observed = fitted.parameters, data.observed
+    if fitted.model.idiosyncratic == "full":
+        cov = parameters.idiosyncratic_cov
+        return reconstruct_jointly(aggregation, data.values, observed, common, cov)
+    series = reconstruct_series(aggregation, data.values, observed, common)
+    if parameters.idiosyncratic_ar is None:
+        return series
+    # Flows have no memory beyond their rows, so what `reconstruct_series` says of them is final.
+    stocks = 1.0 if data.coupling is None else data.coupling.stocks
+    errors = expected_errors(
+        data.values - common, observed * stocks, parameters.idiosyncratic_ar * stocks
+    )
+    return jnp.where(jnp.asarray(stocks) > 0, common + errors, series)
 
 
 def sample_panel(
@@ -43,15 +103,32 @@ def sample_panel(
     key: PRNGKeyArray,
     aggregation: AggregationRows | None = None,
 ) -> Float[Array, "draws time series"]:
-    """Joint draws of x given the observed cells, parameters fixed; memory draws x time x series."""
-    parameters, mask = fitted.parameters, observed.astype(values.dtype)
-    data = PanelData(fitted.scaling.standardise(values, mask, aggregation), mask)
-    centred = data.values - data.observed * parameters.intercept
-    collapsed = EM().step(fitted.model, Candidate()).collapse(parameters, data, centred)
+    """Joint draws of x given the observed cells, parameters fixed; memory draws x time x series.
+
+    Factors from their exact law; then an unconditional draw of each series is moved to what was
+    observed, which has the conditional law (conditioning by kriging, Journel and Huijbregts 1978).
+    """
+    step, data = panel_data(fitted, values, observed, aggregation)
+    parameters, presample = fitted.parameters, fitted.model.presample
+    centred = centred_values(data.values, data.observed, parameters.intercept, data.coupling)
+    collapsed = step.collapse(parameters, data, centred)
     factor_key, error_key = jax.random.split(key)
-    presample = fitted.model.presample
-    factors = sample_factors(parameters, collapsed, num_draws, key=factor_key, presample=presample)
-    common = parameters.intercept + factors[:, presample:] @ parameters.loadings.T
-    noise = jax.random.normal(error_key, common.shape, common.dtype)
-    draws = fitted.scaling.restore(common + noise * jnp.sqrt(parameters.variances))
-    return jnp.where(observed, values, draws)
+    paths = sample_factors(parameters, collapsed, num_draws, key=factor_key, presample=presample)
+    factors = paths[:, presample:, : parameters.num_factors]
+    common = parameters.intercept + factors @ parameters.loadings.T
+    if fitted.model.idiosyncratic == "full":
+        noise = jax.random.normal(error_key, common.shape, common.dtype)
+        errors = noise @ jnp.linalg.cholesky(parameters.idiosyncratic_cov).T
+    else:
+        errors = draw_errors(
+            parameters.variances,
+            parameters.idiosyncratic_ar,
+            values.shape[0],
+            num_draws,
+            key=error_key,
+        )
+
+    def conditioned(drawn: Array) -> Array:
+        return completed(fitted, data, drawn, aggregation)
+
+    return fitted.scaling.restore(jax.vmap(conditioned)(common + errors))

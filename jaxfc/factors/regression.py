@@ -3,18 +3,25 @@
 import equinox as eqx
 import jax.numpy as jnp
 
+from jaxfc.factors.restrictions import Restrictions, impose, soft_descent, without_fixed
 from jaxfc.typing import Array, Bool, Float
 from jaxfc_kernels.collapse import packed_indices
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 
 
 class Regression(eqx.Module):
-    """Posterior moments of the regressors z_t = f_t, or (f_t', 1)' with an intercept."""
+    """Posterior moments of the regressors z_t = f_t, or (f_t', 1)' with an intercept.
+
+    `variances` are those of the errors if the normal equations handed to `solve` are not divided by
+    them; restrictions across series and penalties need the scale.
+    """
 
     means: Float[Array, "time factors"]
     covs: Float[Array, "time factors factors"]
     with_intercept: bool = eqx.field(static=True)
     active_factors: Bool[Array, " factors"] | None
+    restrictions: Restrictions | None = None
+    variances: Float[Array, " series"] | None = None
 
     @property
     def regressors(self) -> Float[Array, "time regressors"]:
@@ -37,17 +44,54 @@ class Regression(eqx.Module):
         self, moments: Float[Array, "*batch regressors regressors"], cross: Array
     ) -> Float[Array, "series regressors"]:
         """Coefficients of every series from normal equations (`moments` one for all, or one each),
-        inactive factors switched off."""
+        inactive factors switched off, restrictions imposed."""
+        free = self.free(cross.shape)
+        if free is not None:
+            moments, cross = without_fixed(moments, cross, free)
         size = moments.shape[-1]
-        if self.active_factors is not None:
-            active = self.active_factors
-            if self.with_intercept:
-                active = jnp.concatenate([active, jnp.ones(1, bool)])
-            identity = jnp.eye(size, dtype=moments.dtype)
-            moments = jnp.where(active[:, None] & active, moments, identity)
-            cross = jnp.where(active, cross, 0.0)
         inverse, _ = spd_inverse(moments, fastest_implementation(size))
-        return jnp.sum(inverse * cross[..., None, :], axis=-1)
+        solution = jnp.sum(inverse * cross[..., None, :], axis=-1)
+        rules = self.restrictions
+        if rules is None:
+            return solution
+        if rules.penalty is not None:
+            loaded = jnp.ones((cross.shape[0], self.means.shape[1]), cross.dtype)
+            penalties = self.over_regressors(rules.penalty.astype(cross.dtype) * loaded)
+            solution = soft_descent(solution, moments, cross, self.scales(penalties))
+        if rules.on_loadings is None:
+            return solution
+
+        def inverse_times(row: Array) -> Array:
+            wide = self.over_regressors(row)
+            wide = wide if free is None else jnp.where(free, wide, 0.0)
+            return self.scales(jnp.sum(inverse * wide[..., None, :], axis=-1))
+
+        wide = self.over_regressors(rules.on_loadings.coefficients)
+        return impose(solution, inverse_times, wide, rules.on_loadings.values)
+
+    def free(self, shape: tuple[int, ...]) -> Bool[Array, "series regressors"] | None:
+        """Which coefficients are free (None: all)."""
+        rules = self.restrictions
+        if self.active_factors is None and (rules is None or rules.loadings is None):
+            return None
+        allowed = jnp.ones((shape[0], self.means.shape[1]), bool)
+        if self.active_factors is not None:
+            allowed = allowed & self.active_factors
+        if rules is not None and rules.loadings is not None:
+            allowed = allowed & rules.loadings
+        if self.with_intercept:
+            allowed = jnp.pad(allowed, ((0, 0), (0, 1)), constant_values=True)
+        return allowed
+
+    def over_regressors(self, loadings: Float[Array, "*batch factors"]) -> Array:
+        """An array over factors as one over regressors, zero for the intercept."""
+        if not self.with_intercept:
+            return loadings
+        return jnp.pad(loadings, [(0, 0)] * (loadings.ndim - 1) + [(0, 1)])
+
+    def scales(self, array: Float[Array, "series regressors"]) -> Array:
+        """Times the error variances, where the normal equations are per unit of them."""
+        return array if self.variances is None else self.variances[:, None] * array
 
     def augment(self, loadings: Array, intercept: Array) -> Float[Array, "series regressors"]:
         """[W mu] or W."""

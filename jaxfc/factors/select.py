@@ -157,7 +157,7 @@ def check_selection(
             f"{type(model.method).__name__} maximises no likelihood of the dynamics, so an AIC of "
             "the lags says nothing; use method=EM() or TwoStepEM()."
         )
-    if rule.panel == "pairwise" and model.method.handles_aggregates:
+    if rule.panel == "pairwise" and model.method.rebuilds_panel:
         raise ValueError(
             "panel='pairwise' takes observations for values of their rows, two-step methods read "
             "sums over several rows; use panel='rebuilt'."

@@ -43,7 +43,8 @@ class TwoStepEM(Method):
     conditional_cov: bool = eqx.field(static=True, default=False)
     restart: bool = eqx.field(static=True, default=True)
 
-    handles_aggregates: ClassVar[bool] = True
+    reads_flows: ClassVar[bool] = True
+    rebuilds_panel: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.max_steps < 1:

@@ -170,6 +170,7 @@ def backtest(
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1, got {horizon}.")
     rows = origins.rows(panel.index, horizon)
+    model = model.resolved(panel)
     windows = stack_windows(model, panel, rows, origins.window, key)
     done = forecast_windows(model, windows, horizon, batch_size)
     targets = rows[:, None] + np.arange(1, horizon + 1)

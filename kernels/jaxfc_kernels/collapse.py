@@ -21,12 +21,17 @@ LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 class Collapsed(NamedTuple):
-    """`information` C (time, factors, factors), `vectors` b (time, factors), q and l as above."""
+    """`information` C (time, factors, factors), `vectors` b (time, factors), q and l as above.
+
+    `lagged_information` (orders, time, factors, factors), if there is any, couples the factors of t
+    with those of t - d, d = 1, 2, ... (errors with memory, sums over a window).
+    """
 
     information: Array
     vectors: Array
     quadratic: Array
     log_normaliser: Array
+    lagged_information: Array | None = None
 
 
 def packed_indices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -78,7 +78,7 @@ def test_a_cell_weighs_what_a_finite_difference_says(fitted, parts):
 
 def test_unobserved_cells_contribute_exactly_nothing(fitted, parts):
     unseen = np.asarray(fitted_data(fitted).observed) == 0
-    if fitted.model.method.handles_aggregates:
+    if fitted.model.method.rebuilds_panel:
         assert not unseen.any()
     else:
         assert unseen.any()

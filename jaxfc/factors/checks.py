@@ -1,0 +1,114 @@
+"""What a factor model can estimate: its options among themselves, and a panel against it."""
+
+from typing import TYPE_CHECKING
+
+from jaxfc.factors.errors import AutoregressiveErrors
+from jaxfc.factors.kalman_moments import KalmanMoments
+from jaxfc.factors.methods import EM, PCA
+from jaxfc.factors.restrictions import Blocks, Restrictions
+from jaxfc_kernels.aggregation import AggregationRows
+
+if TYPE_CHECKING:
+    from jaxfc.factors.model import DynamicFactorModel
+    from jaxfc.panel import Panel
+
+
+def check_options(model: "DynamicFactorModel") -> None:
+    """Raise `ValueError` for options that do not go together."""
+    has_memory = isinstance(model.errors, AutoregressiveErrors)
+    if not has_memory and model.restrictions is None:
+        return
+    what = "errors with memory" if has_memory else "restrictions"
+    if not model.method.is_general:
+        raise ValueError(f"{type(model.method).__name__} cannot estimate {what}; use method=EM().")
+    if model.idiosyncratic != "diagonal":
+        raise ValueError(f"{what} need idiosyncratic='diagonal', got {model.idiosyncratic!r}.")
+    if has_memory and isinstance(model.moments, KalmanMoments):
+        raise ValueError("errors with memory need moments=ClosedForm(), not KalmanMoments().")
+    method = model.method
+    if has_memory and isinstance(method, EM):
+        if method.missing_as_latent or method.criterion != "loglik":
+            raise ValueError(
+                "EM for errors with memory integrates missing cells out and stops by the "
+                "likelihood; leave missing_as_latent and criterion as they are."
+            )
+    if isinstance(model.restrictions, Blocks) and model.restrictions.total != model.num_factors:
+        raise ValueError(
+            f"the blocks have {model.restrictions.total} factors, num_factors = "
+            f"{model.num_factors}; make them agree."
+        )
+
+
+def check_traced(model: "DynamicFactorModel", aggregation: AggregationRows | None) -> None:
+    """Raise `ValueError` in traced code for a model that still needs its panel."""
+    if isinstance(model.restrictions, Blocks):
+        raise ValueError(
+            "Blocks name series, which only a panel can place; use fit, or "
+            "model.resolved(panel).estimate(...)."
+        )
+    if aggregation is None or model.method.rebuilds_panel:
+        return
+    if not model.method.reads_flows:
+        raise ValueError(
+            f"{type(model.method).__name__} cannot read aggregated series; use EM() or TwoStepEM()."
+        )
+    if model.flows is None:
+        raise ValueError(
+            "the positions of aggregated series must be known before tracing; use fit, or "
+            "model.resolved(panel).estimate(...)."
+        )
+
+
+def check_panel(model: "DynamicFactorModel", panel: "Panel") -> None:
+    """Raise `ValueError` if the model cannot be estimated on a panel."""
+    check_flows(model, panel)
+    if isinstance(model.restrictions, Restrictions):
+        model.restrictions.check(panel.names, model.num_factors, model.num_lags)
+    if isinstance(model.method, PCA) and not panel.observed[-1].any():
+        raise ValueError(
+            f"the panel ends with rows without data (last row {panel.index[-1]:%Y-%m-%d}), for "
+            "which principal components have no factors; cut them off with panel.window(...), "
+            "or use method=EM()."
+        )
+    counts = panel.observed.sum(axis=0)
+    for i, name in enumerate(panel.names):
+        if counts[i] == 0:
+            raise ValueError(
+                f"series {name!r} has no observation in {panel.index[0]:%Y-%m-%d}.."
+                f"{panel.index[-1]:%Y-%m-%d}; drop it or change the window."
+            )
+        seen = panel.values[panel.observed[:, i], i]
+        if model.standardise and seen.max() == seen.min():
+            raise ValueError(
+                f"series {name!r} is constant ({seen[0]:g}) in this panel: it carries no "
+                "information and cannot be standardised; drop it or change the window."
+            )
+
+
+def check_flows(model: "DynamicFactorModel", panel: "Panel") -> None:
+    """Raise `ValueError` if the panel has flows that the method cannot read."""
+    if panel.aggregation is None or model.method.rebuilds_panel:
+        return
+    flows = [name for name, kind in zip(panel.names, panel.kinds, strict=True) if kind != "stock"]
+    named = ", ".join(map(repr, flows[:5]))
+    if not model.method.reads_flows:
+        raise ValueError(
+            f"series {named} are flows observed at a lower frequency than the panel's, which "
+            f"{type(model.method).__name__} cannot read; use method=EM() or TwoStepEM()."
+        )
+    if model.idiosyncratic != "diagonal":
+        raise ValueError(
+            f"series {named} are flows observed at a lower frequency than the panel's; in one step "
+            "they need idiosyncratic='diagonal' (TwoStepEM() reads them with correlated errors)."
+        )
+    if isinstance(model.moments, KalmanMoments):
+        raise ValueError(
+            f"series {named} are flows observed at a lower frequency than the panel's, which "
+            "KalmanMoments cannot read; use moments=ClosedForm()."
+        )
+    method = model.method
+    if isinstance(method, EM) and (method.missing_as_latent or method.criterion != "loglik"):
+        raise ValueError(
+            "EM with flows integrates missing cells out and stops by the likelihood; leave "
+            "missing_as_latent and criterion as they are."
+        )

@@ -1,0 +1,167 @@
+"""M-step of a factor model with AR(1) errors: conditional maximisation over (W, mu), then (r, S).
+
+Given the errors' precision P_i (at the old r_i, S_i), the loadings are a generalised least squares
+regression on the factors' posterior moments,
+
+    (sum_{t,s} P_i[t,s] E[z_t z_s']) w_i = sum_t (P_i x_i)_t E[z_t],   z_t = (F_t', 1)'
+
+and given the loadings, with E the expected products of residuals e = x - w'z over the pairs (s, t)
+of consecutive observed dates at gap g,
+
+    (r_i, S_i) = argmin sum_pairs [ln S (1 - r^2g) + E(e_t - r^g e_s)^2 / (S (1 - r^2g))]
+                        + sum_starts [ln S + E e_t^2 / S]
+
+in which S has a closed form and r is one number, moved by safeguarded Newton steps. Both raise the
+expected likelihood, so the iteration is monotone (ECM, Meng and Rubin 1993).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxfc.factors.moments import FactorPosterior
+from jaxfc.factors.regression import Regression
+from jaxfc.typing import Array, Float
+from jaxfc_kernels.autoregressive_errors import (
+    ErrorPrecision,
+    Gaps,
+    apply_precision,
+    error_precision,
+    gap_tables,
+)
+from jaxfc_kernels.collapse import packed_indices, unpack
+
+NUM_NEWTON_STEPS = 3
+
+
+class LaggedRegression(NamedTuple):
+    """`regression` and, for each lag d = 1..longest, E[z_t z_{t-d}'] + its transpose, packed, and
+    half of what of it is covariance: (longest, time, packed)."""
+
+    regression: Regression
+    seconds: Float[Array, "orders time packed"]
+    covs: Float[Array, "orders time packed"]
+
+
+def lagged_regression(
+    regression: Regression, posterior: FactorPosterior, presample: int, longest: int
+) -> LaggedRegression:
+    """Moments of the regressors up to `longest` periods apart."""
+    regressors = regression.regressors
+    num_times, size = regressors.shape
+    rows, columns, _ = packed_indices(size)
+    lag_covs = posterior.lag_covs[1 : longest + 1, presample:]
+    if regression.with_intercept:
+        lag_covs = jnp.pad(lag_covs, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    covs = lag_covs[..., rows, columns] + lag_covs[..., columns, rows]
+    products = []
+    for lag in range(1, longest + 1):
+        earlier = jnp.pad(regressors[: num_times - lag], ((lag, 0), (0, 0)))
+        product = regressors[:, rows] * earlier[:, columns]
+        products.append(product + regressors[:, columns] * earlier[:, rows])
+    stacked = jnp.stack(products) if products else jnp.zeros_like(covs)
+    return LaggedRegression(regression, covs + stacked, 0.5 * covs)
+
+
+def loadings_moments(
+    lagged: LaggedRegression,
+    precision: ErrorPrecision,
+    gaps: Gaps,
+    values: Float[Array, "time series"],
+    weights: Float[Array, "time series"] | None,
+) -> tuple[Float[Array, "series regressors regressors"], Float[Array, "series regressors"]]:
+    """Normal equations of the loadings of every series."""
+    regressors = lagged.regression.regressors
+    size = regressors.shape[1]
+    rows, columns, _ = packed_indices(size)
+    own = lagged.regression.packed_covs + regressors[:, rows] * regressors[:, columns]
+    moments = precision.diagonal.T @ own
+    at = gaps.at[1:] if weights is None else gaps.at[1:] * weights
+    by_gap = jnp.swapaxes(at, 1, 2) @ lagged.seconds
+    moments = moments - jnp.sum(precision.coupling[1:, :, None] * by_gap, axis=0)
+    return unpack(moments, size), apply_precision(precision, gaps, values, weights).T @ regressors
+
+
+class PairSums(NamedTuple):
+    """Sums over the pairs of each gap and series, (longest + 1, series): E e_t^2, E e_t e_{t-g},
+    E e_{t-g}^2 (gap 0: the starts), and the number of pairs."""
+
+    later: Array
+    cross: Array
+    earlier: Array
+    counts: Array
+
+
+def pair_sums(
+    lagged: LaggedRegression,
+    coefficients: Float[Array, "series regressors"],
+    gaps: Gaps,
+    values: Float[Array, "time series"],
+    observed: Float[Array, "time series"],
+    weights: Float[Array, "time series"] | None,
+) -> PairSums:
+    """Expected products of residuals; residuals are formed, so close fits lose no digits."""
+    longest, num_times = gaps.at.shape[0] - 1, values.shape[0]
+    rows, columns, _ = packed_indices(coefficients.shape[1])
+    outer = (coefficients[:, rows] * coefficients[:, columns]).T
+    doubled = jnp.where(jnp.asarray(rows == columns)[:, None], outer, 2.0 * outer)
+    residuals = values - observed * (lagged.regression.regressors @ coefficients.T)
+    squares = residuals**2 + observed * (lagged.regression.packed_covs @ doubled)
+    products = lagged.covs @ doubled
+    at = gaps.at if weights is None else gaps.at * weights
+    cross, earlier = [jnp.zeros(values.shape[1])], [jnp.zeros(values.shape[1])]
+    for gap in range(1, longest + 1):
+        pairs, stop = at[gap, gap:], num_times - gap
+        product = residuals[gap:] * residuals[:stop] + products[gap - 1, gap:]
+        cross.append(jnp.sum(pairs * product, axis=0))
+        earlier.append(jnp.sum(pairs * squares[:stop], axis=0))
+    later = jnp.sum(at * squares, axis=1)
+    return PairSums(later, jnp.stack(cross), jnp.stack(earlier), gaps.counts)
+
+
+def concentrated(
+    ar: Float[Array, " series"], sums: PairSums
+) -> tuple[Float[Array, " series"], Float[Array, " series"]]:
+    """The criterion at the best S for each r, and that S."""
+    tables = gap_tables(ar, jnp.ones_like(ar), sums.later.shape[0] - 1)
+    power, variance = tables.coefficients, tables.variances
+    squares = sums.later - 2.0 * power * sums.cross + power**2 * sums.earlier
+    count = jnp.maximum(jnp.sum(sums.counts, axis=0), 1.0)
+    best = jnp.sum(squares / variance, axis=0) / count
+    return count * jnp.log(best) + jnp.sum(sums.counts * jnp.log(variance), axis=0), best
+
+
+def autoregression_step(
+    ar: Float[Array, " series"], sums: PairSums, largest: Float[Array, ""]
+) -> tuple[Float[Array, " series"], Float[Array, " series"]]:
+    """Better (or equal) r_i and its S_i: Newton steps on the criterion, shortened until it
+    falls."""
+
+    def criterion(r: Array) -> Array:
+        return concentrated(r, sums)[0]
+
+    def slope(r: Array) -> Array:
+        return jax.grad(lambda q: jnp.sum(criterion(q)))(r)
+
+    def newton(r: Array, _) -> tuple[Array, None]:
+        first, second = jax.jvp(slope, (r,), (jnp.ones_like(r),))
+        curvature = jnp.maximum(jnp.abs(second), 1e-6 * jnp.sum(sums.counts, axis=0) + 1e-12)
+        # A series without pairs (a flow, or one that is never observed) has a flat criterion.
+        step = jnp.nan_to_num(first / curvature)
+        shares = jnp.array([1.0, 0.25, 0.0625, 0.0])[:, None]
+        tried = jnp.clip(r - shares * step, -largest, largest)
+        values = jax.vmap(criterion)(tried)
+        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+        return jnp.take_along_axis(tried, jnp.argmin(values, axis=0)[None], axis=0)[0], None
+
+    ar, _ = jax.lax.scan(newton, ar, None, length=NUM_NEWTON_STEPS)
+    return ar, concentrated(ar, sums)[1]
+
+
+def precision_of(
+    ar: Array, variances: Array, gaps: Gaps, observed: Array, weights: Array | None
+) -> ErrorPrecision:
+    """Precision of the errors at these parameters."""
+    tables = gap_tables(ar, variances, gaps.at.shape[0] - 1)
+    return error_precision(observed, gaps, tables, weights)
