@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxfc.release_calendar import ReleaseCalendar
 
 KINDS = ("news", "revision", "removal")
+COLUMNS = ("kind", "period", "series", "observed", "forecast", "news", "weight", "impact")
 jitted_news = eqx.filter_jit(news_arrays)
 jitted_expectation = eqx.filter_jit(native_expectation)
 
@@ -88,6 +89,8 @@ class News:
         parts = []
         for kind, surprise, weight in zip(KINDS, surprises, weights, strict=True):
             rows, columns = np.nonzero(masks[kind])
+            if not len(rows):
+                continue
             shift, weight = np.asarray(surprise)[rows, columns], np.asarray(weight)[rows, columns]
             value = (self.old if kind == "removal" else new).values[rows, columns]
             parts.append(
@@ -107,7 +110,7 @@ class News:
         if self.reestimation_impact:
             last = {"kind": ["re-estimation"], "period": [pd.NaT], "series": [""]}
             parts.append(pd.DataFrame({**last, "impact": [self.reestimation_impact]}))
-        return pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
     def by_series(self) -> pd.DataFrame:
         """Impacts summed by series, all series of the panel: columns news, revision, removal and

@@ -10,6 +10,8 @@ is affine in the data given the mask (Banbura and Modugno 2014, section 2.3; rev
 statsmodels). Two conditional means and two reverse passes answer it, however many the releases.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 from jaxfc.batching import map_in_batches
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.panel_law import expected_panel
-from jaxfc.typing import Array, Bool, Float, Int
+from jaxfc.typing import Array, Bool, Float, Int, PyTree
 from jaxfc_kernels.aggregation import AggregationRows, aggregate
 
 
@@ -35,12 +37,11 @@ class NewsArrays(eqx.Module):
     old_nowcast: Float[Array, "*pairs"]
     revised_nowcast: Float[Array, "*pairs"]
     new_nowcast: Float[Array, "*pairs"]
-    forecasts: Float[Array, "*pairs time series"]
     news: Float[Array, "*pairs time series"]
     weights: Float[Array, "*pairs time series"]
     old_weights: Float[Array, "*pairs time series"]
     revisions: Float[Array, "*pairs time series"]
-    removals: Float[Array, "*pairs time series"]
+    removals: Float[Array, "*pairs time series"] | None
 
     @property
     def news_impacts(self) -> Float[Array, "*pairs time series"]:
@@ -55,6 +56,8 @@ class NewsArrays(eqx.Module):
     @property
     def removal_impacts(self) -> Float[Array, "*pairs time series"]:
         """What every cell that vanished adds to the target."""
+        if self.removals is None:
+            return jnp.zeros_like(self.news)
         return self.old_weights * self.removals
 
 
@@ -85,7 +88,7 @@ def news_arrays(
     )
     revised_nowcast = forecasts[row] @ target_weights
     revisions = jnp.where(common, new_values - old_values, 0.0)
-    lost = jnp.zeros_like(revisions)
+    lost = None
     if removals:
         forecasts = native_expectation(fitted, revised, common, aggregation)
         lost = jnp.where(old_observed & ~new_observed, forecasts - revised, 0.0)
@@ -96,7 +99,6 @@ def news_arrays(
         old_nowcast=revised_nowcast - jnp.sum(old_weights * revisions),
         revised_nowcast=revised_nowcast,
         new_nowcast=expected[row] @ target_weights,
-        forecasts=forecasts,
         news=jnp.where(new_observed & ~old_observed, new_values - forecasts, 0.0),
         weights=weights,
         old_weights=old_weights,
@@ -143,24 +145,26 @@ def news_batch(
     aggregation: AggregationRows | None = None,
     *,
     removals: bool = False,
+    summary: Callable[[NewsArrays], PyTree] | None = None,
     batch_size: int | None = None,
-) -> NewsArrays:
+) -> PyTree:
     """The decomposition for many pairs of vintages at once: pure, for `jit`.
 
     For all consecutive vintages of a store: `values, observed = store.arrays()`, then
     `old = values[:-1], observed[:-1]` and `new = values[1:], observed[1:]`. Rows may differ by
-    pair: a nowcaster's target moves on. `batch_size` pairs at a time (None: all).
+    pair: a nowcaster's target moves on. `batch_size` pairs at a time (None: all); some tens are
+    fastest on a CPU. `summary`: what to keep of each pair, where arrays of all cells are too many.
 
-    **Returns:** `NewsArrays` whose arrays lead with the pairs.
+    **Returns:** `NewsArrays`, or what `summary` makes of them, led by the pairs.
 
     **Raises:** `ValueError` for pairs of different number or a `batch_size` below 1.
     """
     num_pairs = rows.shape[0]
     target_weights = jnp.broadcast_to(target_weights, (num_pairs, target_weights.shape[-1]))
 
-    def one(case: tuple) -> NewsArrays:
+    def one(case: tuple) -> PyTree:
         (old_values, old_observed), (new_values, new_observed), row, weights = case
-        return news_arrays(
+        arrays = news_arrays(
             fitted,
             old_values,
             old_observed,
@@ -171,5 +175,6 @@ def news_batch(
             aggregation,
             removals=removals,
         )
+        return arrays if summary is None else summary(arrays)
 
     return map_in_batches(one, (old, new, rows, target_weights), batch_size)

@@ -86,13 +86,12 @@ def test_every_number_is_that_of_the_dense_law(vintages, num_lags, initial):
     np.testing.assert_allclose(result.old_nowcast, old_mean, rtol=1e-11)
     np.testing.assert_allclose(result.new_nowcast, new_mean, rtol=1e-11)
     arrays = result.arrays
-    forecasts = np.where(released, before, 0.0)
-    np.testing.assert_allclose(np.where(released, arrays.forecasts, 0.0), forecasts, atol=1e-10)
     weights = dense_gain(law, new.observed)[cell].reshape(shape)
     np.testing.assert_allclose(arrays.weights, weights, atol=1e-11)
     old_weights = dense_gain(law, old.observed)[cell].reshape(shape)
     np.testing.assert_allclose(arrays.old_weights, old_weights, atol=1e-11)
     surprise = np.where(released, new.values - before, 0.0)
+    np.testing.assert_allclose(arrays.news, surprise, atol=1e-10)
     np.testing.assert_allclose(arrays.news_impacts, weights * surprise, atol=1e-10)
     revisions = np.where(both, new.values - old.values, 0.0)
     np.testing.assert_allclose(arrays.revision_impacts, old_weights * revisions, atol=1e-10)
@@ -213,6 +212,11 @@ def test_a_batch_is_the_loop_and_one_program(fitted):
     result = batch(values, observed, rows)
     batch(values, observed, rows + 1)
     assert len(traces) == 1
+    pairs = (values[:-1], observed[:-1]), (values[1:], observed[1:])
+    kept = news_batch(
+        fitted, *pairs, rows, jnp.eye(5)[3], summary=lambda arrays: arrays.news_impacts.sum(axis=0)
+    )
+    np.testing.assert_allclose(kept, result.news_impacts.sum(axis=1), atol=1e-12)
     for i, (old, new) in enumerate(store.pairs()):
         alone = one(fitted, *old.arrays(), *new.arrays(), rows[i], jnp.eye(5)[3])
         for ours, theirs in zip(jax.tree.leaves(result), jax.tree.leaves(alone), strict=True):
@@ -309,6 +313,13 @@ def test_refusals(fitted, vintages):
     )
     with pytest.raises(ValueError, match="correlated errors"):
         news(full, old, new, target="a", period="2021-12-31")
+
+
+def test_no_change_is_no_news(fitted, vintages):
+    old, _ = vintages
+    result = news(fitted, old, old, target="d", period="2021-12-31")
+    assert result.old_nowcast == result.new_nowcast and not len(result.to_frame())
+    assert list(result.to_frame().columns[:3]) == ["kind", "period", "series"]
 
 
 def test_a_store_and_its_pairs_give_the_same_news(fitted, vintages):
