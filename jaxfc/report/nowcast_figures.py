@@ -80,7 +80,7 @@ def plot_news_waterfall(
             f"a change of {change:g}; add what is missing ({missing:g}), e.g. as 'revisions'."
         )
     row = pooled(impacts.to_frame().T, max_bars).iloc[0]
-    size = row.abs().to_numpy()
+    size = row.abs().to_numpy(copy=True)
     if len(row) < len(impacts):
         size[-1] = -1.0  # what is pooled comes last
     row = row.iloc[np.argsort(-size, kind="stable")]
