@@ -1,9 +1,24 @@
 """Approximate dynamic factor models for incomplete, mixed-frequency panels."""
 
+from jaxfc.factors.augmented import (
+    AugmentedParameters,
+    ar_error_space,
+    augmented_parameters,
+    augmented_space,
+)
+from jaxfc.factors.augmented_em import AugmentedEM, augmented_em, run_augmented_em
 from jaxfc.factors.bootstrap import bootstrap, forecast_with_uncertainty
 from jaxfc.factors.components import FactorParameters, trace_r_squared
 from jaxfc.factors.contributions import contributions
 from jaxfc.factors.criteria import factor_criteria
+from jaxfc.factors.diagnostics import (
+    outliers,
+    r_squared,
+    residual_corr,
+    residual_tests,
+    standardised_errors,
+)
+from jaxfc.factors.history import factor_contributions, historical_decomposition
 from jaxfc.factors.identify import identify
 from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.methods import EM, PCA, PPCA
@@ -13,6 +28,7 @@ from jaxfc.factors.news import News, news
 from jaxfc.factors.news_arrays import NewsArrays, news_arrays, news_batch
 from jaxfc.factors.nowcasts import nowcast
 from jaxfc.factors.predict import Nowcasts, predict
+from jaxfc.factors.scenarios import conditional_forecast
 from jaxfc.factors.select import select_model
 from jaxfc.factors.selection import Selection, SelectionRule
 from jaxfc.factors.two_step import TwoStepEM
@@ -21,6 +37,8 @@ __all__ = [
     "EM",
     "PCA",
     "PPCA",
+    "AugmentedEM",
+    "AugmentedParameters",
     "ClosedForm",
     "DynamicFactorModel",
     "FactorParameters",
@@ -32,16 +50,29 @@ __all__ = [
     "Selection",
     "SelectionRule",
     "TwoStepEM",
+    "ar_error_space",
+    "augmented_em",
+    "augmented_parameters",
+    "augmented_space",
     "bootstrap",
+    "conditional_forecast",
     "contributions",
+    "factor_contributions",
     "factor_criteria",
     "forecast_with_uncertainty",
+    "historical_decomposition",
     "identify",
     "news",
     "news_arrays",
     "news_batch",
     "nowcast",
+    "outliers",
     "predict",
+    "r_squared",
+    "residual_corr",
+    "residual_tests",
+    "run_augmented_em",
     "select_model",
+    "standardised_errors",
     "trace_r_squared",
 ]

@@ -159,6 +159,38 @@ def ar_error_space(
     )
 
 
+def augmented_parameters(
+    parameters: FactorParameters,
+    weights: Weights | None = None,
+    *,
+    measurement_cov: Float[Array, " series"],
+) -> AugmentedParameters:
+    """A factor model's parameters with its errors as states, stationary before the first row.
+
+    The model of `ar_error_space`, noise of what is observed added: a start for `AugmentedEM`. The
+    intercept is left out: the data are to be centred.
+
+    **Raises:** `ValueError` as `ar_error_space`.
+    """
+    space = ar_error_space(parameters, weights)
+    ar = parameters.idiosyncratic_ar
+    ar = jnp.zeros_like(parameters.variances) if ar is None else ar
+    num_factors, dtype = parameters.num_factors, parameters.loadings.dtype
+    static = parameters.num_lags == 0
+    return AugmentedParameters(
+        loadings=parameters.loadings,
+        transition=jnp.zeros((1, num_factors, num_factors), dtype)
+        if static
+        else parameters.transition,
+        innovation_cov=parameters.innovation_cov,
+        idiosyncratic_ar=ar,
+        idiosyncratic_innovation_var=(1.0 - ar**2) * parameters.variances,
+        measurement_cov=measurement_cov,
+        initial_mean=space.initial_mean,
+        initial_cov=space.initial_cov,
+    )
+
+
 def error_law(layout: StateLayout, ar: Array, variances: Array) -> Float[Array, "errors errors"]:
     """Stationary covariance of the errors and their lags, S_i r_i^|j - k|."""
     first = layout.num_factor_states

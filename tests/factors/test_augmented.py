@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 
 from factor_worlds import World, make_world
-from jaxfc.factors.augmented import ar_error_space
+from jaxfc.factors.augmented import ar_error_space, augmented_parameters, augmented_space
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.error_states import GROWTH_WEIGHTS, aggregation_weights
 from jaxfc.panel import Panel
@@ -154,6 +154,17 @@ def test_irregular_flows_equal_dense_algebra(mixed_panel, presample):
     expected = dense_loglik(world, ar, weights, values, panel.observed, before=presample)
     space = ar_error_space(parameters_of(world, ar), panel.aggregation, presample=presample)
     assert_allclose(loglik(space, values, panel.observed), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("num_lags", [0, 2])
+def test_both_forms_of_parameters_are_one_model(mixed_panel, num_lags):
+    panel = mixed_panel
+    world = make_world(5, 2, num_lags)._replace(intercept=np.zeros(5))
+    parameters = parameters_of(world, np.append(AR, 0.3))
+    augmented = augmented_parameters(parameters, panel.aggregation, measurement_cov=jnp.zeros(5))
+    expected = loglik(ar_error_space(parameters, panel.aggregation), panel.values, panel.observed)
+    actual = loglik(augmented_space(augmented, panel.aggregation), panel.values, panel.observed)
+    assert_allclose(actual, expected, rtol=1e-11)
 
 
 def test_what_cannot_be_meant_is_refused():

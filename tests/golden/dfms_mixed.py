@@ -135,20 +135,6 @@ def em_step(data, params, num_factors, num_lags, num_quarterly):
     return updated, moments
 
 
-def estimate(data, num_factors, num_lags, num_quarterly):
-    """All parameter values visited (start first) and the log-likelihoods dfms reports."""
-    counts = (num_factors, num_lags, num_quarterly)
-    visited, reported = [starting_values(data, *counts)], []
-    while True:
-        new, moments = em_step(data, visited[-1], *counts)
-        visited.append(new)
-        reported.append(moments.reported_loglik)
-        if len(reported) > dfms.MIN_ITERATIONS:
-            change = abs(reported[-1] - reported[-2])
-            if change < dfms.RTOL * 0.5 * (abs(reported[-1]) + abs(reported[-2])):
-                return visited, np.array(reported)
-
-
 def ar_starting_values(data, num_factors, num_lags):
     """The monthly model's start, its residuals as stationary autoregressions."""
     start = dfms.starting_values(data, num_factors, num_lags)
