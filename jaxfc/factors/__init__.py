@@ -1,12 +1,5 @@
 """Approximate dynamic factor models for incomplete, mixed-frequency panels."""
 
-from jaxfc.factors.augmented import (
-    AugmentedParameters,
-    ar_error_space,
-    augmented_parameters,
-    augmented_space,
-)
-from jaxfc.factors.augmented_em import AugmentedEM, augmented_em, run_augmented_em
 from jaxfc.factors.bootstrap import bootstrap, forecast_with_uncertainty
 from jaxfc.factors.components import FactorParameters, trace_r_squared
 from jaxfc.factors.contributions import contributions
@@ -37,8 +30,6 @@ __all__ = [
     "EM",
     "PCA",
     "PPCA",
-    "AugmentedEM",
-    "AugmentedParameters",
     "ClosedForm",
     "DynamicFactorModel",
     "FactorParameters",
@@ -50,10 +41,6 @@ __all__ = [
     "Selection",
     "SelectionRule",
     "TwoStepEM",
-    "ar_error_space",
-    "augmented_em",
-    "augmented_parameters",
-    "augmented_space",
     "bootstrap",
     "conditional_forecast",
     "contributions",
@@ -71,7 +58,6 @@ __all__ = [
     "r_squared",
     "residual_corr",
     "residual_tests",
-    "run_augmented_em",
     "select_model",
     "standardised_errors",
     "trace_r_squared",
