@@ -1,5 +1,12 @@
 """Approximate dynamic factor models for incomplete, mixed-frequency panels."""
 
+from jaxfc.factors.augmented import (
+    AugmentedParameters,
+    ar_error_space,
+    augmented_parameters,
+    augmented_space,
+)
+from jaxfc.factors.augmented_em import AugmentedEM, augmented_em, run_augmented_em
 from jaxfc.factors.bootstrap import bootstrap, forecast_with_uncertainty
 from jaxfc.factors.components import FactorParameters, trace_r_squared
 from jaxfc.factors.contributions import contributions
@@ -30,6 +37,8 @@ __all__ = [
     "EM",
     "PCA",
     "PPCA",
+    "AugmentedEM",
+    "AugmentedParameters",
     "ClosedForm",
     "DynamicFactorModel",
     "FactorParameters",
@@ -41,6 +50,10 @@ __all__ = [
     "Selection",
     "SelectionRule",
     "TwoStepEM",
+    "ar_error_space",
+    "augmented_em",
+    "augmented_parameters",
+    "augmented_space",
     "bootstrap",
     "conditional_forecast",
     "contributions",
@@ -58,6 +71,7 @@ __all__ = [
     "r_squared",
     "residual_corr",
     "residual_tests",
+    "run_augmented_em",
     "select_model",
     "standardised_errors",
     "trace_r_squared",
