@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxfc.panel import Panel
 
 Start = Literal["cold", "fitted"]
+UNCERTAINTY = ("bootstrap", "hessian")
 
 
 class BootstrapDraws(eqx.Module):
@@ -142,23 +143,38 @@ def forecast_with_uncertainty(
     num_draws: int,
     *,
     key: PRNGKeyArray,
+    parameters: str = "bootstrap",
     start: Start = "cold",
     batch_size: int | None = None,
 ) -> SampleForecast:
     """Draws of the next `horizon` rows that also vary with the parameters.
 
-    For each set of parameters from `bootstrap` the factors get their law given the actual data, and
-    one path of the panel is drawn from the forecast that follows. With two-step methods the actual
-    data are the panel that the fit rebuilt. `start` and `batch_size` are those of `bootstrap`.
+    For each set of parameters the factors get their law given the actual data, and one path of the
+    panel is drawn from the forecast that follows. `parameters="bootstrap"` takes them from
+    `bootstrap` (with its `start` and `batch_size`), "hessian" from `hessian_draws`, which estimates
+    nothing again. With two-step methods the actual data are the panel that the fit rebuilt.
 
-    The bias of the estimator is not corrected: error variances that are too small in the fit are
-    so once more in the draws, so intervals from very short panels still cover less than they say.
+    The bias of the estimator is not corrected: error variances that are too small in the fit are so
+    in the draws, with the bootstrap once more, so intervals from very short panels still cover less
+    than they say.
 
-    Draws whose estimation failed are left out; a `UserWarning` says how many.
+    Draws that failed are left out; a `UserWarning` says how many.
 
     **Raises:** `ValueError` if `panel` is not the one that was fitted, for a horizon below 1, fewer
-    than 2 draws, and for principal components; `RuntimeError` if fewer than 2 draws are left.
+    than 2 draws, unknown `parameters`, a `start` with "hessian", and for principal components;
+    `RuntimeError` if fewer than 2 draws are left.
     """
+    if parameters not in UNCERTAINTY:
+        raise ValueError(f"parameters must be one of {UNCERTAINTY}, got {parameters!r}.")
+    rows = None
+    if parameters == "hessian":
+        # Draws from the curvature are bootstrap draws in form and stand above this file.
+        from jaxfc.factors.free_parameters import check_inference, separate_rows
+
+        if start != "cold":
+            raise ValueError("parameters='hessian' estimates nothing; leave `start` out.")
+        check_inference(fitted, panel)
+        rows = separate_rows(np.asarray(fitted.parameters.loadings))
     if panel.observed.shape != fitted.observed.shape or np.any(
         panel.observed != np.asarray(fitted.observed)
     ):
@@ -176,17 +192,25 @@ def forecast_with_uncertainty(
         aggregation=panel.aggregation,
         start=start,
         batch_size=batch_size,
+        rows=rows,
     )
     num_left = int(jnp.sum(usable))
+    what, remedy = (
+        ("bootstrap estimations failed", "raise max_steps or loosen rtol of the method, or use")
+        if rows is None
+        else (
+            "draws from the curvature are not stationary or have no curvature to come from",
+            "use parameters='bootstrap', see what `standard_errors` says, or use",
+        )
+    )
     if num_left < 2:
         raise RuntimeError(
-            f"{num_draws - num_left} of {num_draws} bootstrap estimations failed, too few are left "
-            "for a forecast; raise max_steps or loosen rtol of the method, or use fewer factors."
+            f"{num_draws - num_left} of {num_draws} {what}, too few are left for a forecast; "
+            f"{remedy} fewer factors."
         )
     if num_left < num_draws:
         warnings.warn(
-            f"{num_draws - num_left} of {num_draws} bootstrap estimations failed and are left out "
-            "of the forecast.",
+            f"{num_draws - num_left} of {num_draws} {what} and are left out of the forecast.",
             stacklevel=2,
         )
     return SampleForecast(paths[usable])
@@ -201,17 +225,28 @@ def draw_paths(
     aggregation: AggregationRows | None,
     start: Start,
     batch_size: int | None,
+    rows: tuple[int, ...] | None = None,
 ) -> tuple[Float[Array, "draws horizon series"], Bool[Array, " draws"]]:
-    """One future path for each bootstrap draw, and which of them are usable: pure."""
+    """One future path for each draw of the parameters, and which of them are usable: pure.
+
+    The draws come from `bootstrap`, or from the curvature if `rows` says which loadings are
+    triangular there."""
     estimation_key, path_key = jax.random.split(key)
-    draws = bootstrap(
-        fitted,
-        num_draws,
-        key=estimation_key,
-        aggregation=aggregation,
-        start=start,
-        batch_size=batch_size,
-    )
+    if rows is not None:
+        from jaxfc.factors.parameter_draws import hessian_parameters
+
+        draws = hessian_parameters(
+            fitted, rows, num_draws, key=estimation_key, batch_size=batch_size
+        )
+    else:
+        draws = bootstrap(
+            fitted,
+            num_draws,
+            key=estimation_key,
+            aggregation=aggregation,
+            start=start,
+            batch_size=batch_size,
+        )
     data = fitted_data(fitted)
 
     def path(inputs: tuple[FactorParameters, Array]) -> Float[Array, "horizon series"]:

@@ -235,3 +235,15 @@ def triangular_rows(
     rows = tuple(panel.names.index(name) for name in series)
     check_rows(rows, len(panel.names), num_factors)
     return rows
+
+
+def separate_rows(loadings: Float[np.ndarray, "series factors"]) -> tuple[int, ...]:
+    """K series whose loadings are far from collinear: Gram-Schmidt, the longest remainder first."""
+    rows, remainder = [], np.array(loadings)
+    for _ in range(loadings.shape[1]):
+        lengths = np.linalg.norm(remainder, axis=1)
+        lengths[rows] = -1.0
+        rows.append(int(np.argmax(lengths)))
+        direction = remainder[rows[-1]] / max(lengths[rows[-1]], np.finfo(float).tiny)
+        remainder = remainder - np.outer(remainder @ direction, direction)
+    return tuple(rows)
