@@ -34,7 +34,7 @@ from jax import Array
 
 from jaxfc_kernels import block_tridiagonal
 from jaxfc_kernels.block_tridiagonal import Factorisation, Moments, matvec
-from jaxfc_kernels.small_matrix import fastest_implementation, matmul, spd_inverse
+from jaxfc_kernels.small_matrix import batch_matmul, fastest_implementation, spd_inverse
 
 # Blocks left to the sequential engine: halving fewer saves no depth.
 SEQUENTIAL_BLOCKS = 4
@@ -94,14 +94,14 @@ def eliminate(
     inverses, pivots = spd_inverse(diagonal[1::2], implementation)
     left = lower[1::2]
     right = fit_length(lower[2::2], num_odd)
-    left_gains = matmul(inverses, left)
-    right_gains = matmul(inverses, transpose(right))
+    left_gains = batch_matmul(inverses, left)
+    right_gains = batch_matmul(inverses, transpose(right))
     reduced_diagonal = (
         diagonal[0::2]
-        - fit_length(matmul(transpose(left), left_gains), num_even)
-        - shift_down(matmul(right, right_gains), num_even)
+        - fit_length(batch_matmul(transpose(left), left_gains), num_even)
+        - shift_down(batch_matmul(right, right_gains), num_even)
     )
-    reduced_lower = -shift_down(matmul(right, left_gains), num_even)
+    reduced_lower = -shift_down(batch_matmul(right, left_gains), num_even)
     level = Level(inverses, left_gains, right_gains, matvec(inverses, linear[1::2]))
     reduced = reduced_diagonal, reduced_lower, reduce_linear(level, linear)
     return reduced, level, pivots
@@ -131,12 +131,14 @@ def refine(level: Level, even: Moments) -> Moments:
     left_covs = even.covs[:num_odd]
     right_covs = fit_length(even.covs[1:], num_odd)
     across = fit_length(even.cross_covs[1:], num_odd)
-    with_left = -matmul(left_gains, left_covs) - matmul(right_gains, across)
-    with_right = -matmul(left_gains, transpose(across)) - matmul(right_gains, right_covs)
+    with_left = -batch_matmul(left_gains, left_covs) - batch_matmul(right_gains, across)
+    with_right = -batch_matmul(left_gains, transpose(across)) - batch_matmul(
+        right_gains, right_covs
+    )
     covs = (
         inverses
-        - matmul(with_left, transpose(left_gains))
-        - matmul(with_right, transpose(right_gains))
+        - batch_matmul(with_left, transpose(left_gains))
+        - batch_matmul(with_right, transpose(right_gains))
     )
     covs = 0.5 * (covs + transpose(covs))
     cross_even = shift_down(transpose(with_right), even.covs.shape[0])

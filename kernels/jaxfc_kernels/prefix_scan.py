@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxfc_kernels.block_tridiagonal import Factorisation, Moments, matvec, shift_up
-from jaxfc_kernels.small_matrix import fastest_implementation, matmul, spd_inverse
+from jaxfc_kernels.small_matrix import batch_matmul, fastest_implementation, spd_inverse
 
 
 class Message(NamedTuple):
@@ -70,20 +70,20 @@ def factorise(
     prefixes = jax.lax.associative_scan(lambda earlier, later: join(earlier, later, chosen), single)
     inverses, pivots = spd_inverse(prefixes.after, chosen)
     previous = jnp.concatenate([jnp.zeros_like(inverses[:1]), inverses[:-1]])
-    gains = matmul(lower, previous)
+    gains = batch_matmul(lower, previous)
     return Factorisation(inverses, gains, prefixes.after_linear, jnp.sum(jnp.log(pivots)))
 
 
 def join(earlier: Message, later: Message, implementation: str) -> Message:
     """The message over both stretches: the block between them is integrated out."""
     inverse, _ = spd_inverse(earlier.after + later.before, implementation)
-    from_before = matmul(inverse, earlier.coupling)
-    from_after = matmul(inverse, transpose(later.coupling))
+    from_before = batch_matmul(inverse, earlier.coupling)
+    from_after = batch_matmul(inverse, transpose(later.coupling))
     linear = earlier.after_linear + later.before_linear
     return Message(
-        earlier.before - matmul(transpose(earlier.coupling), from_before),
-        -matmul(later.coupling, from_before),
-        later.after - matmul(later.coupling, from_after),
+        earlier.before - batch_matmul(transpose(earlier.coupling), from_before),
+        -batch_matmul(later.coupling, from_before),
+        later.after - batch_matmul(later.coupling, from_after),
         earlier.before_linear - matvec(transpose(from_before), linear),
         later.after_linear - matvec(transpose(from_after), linear),
     )
@@ -96,7 +96,7 @@ def moments(factorisation: Factorisation) -> Moments:
     maps = AffineMap(matrices, inverses, matvec(inverses, reduced))
     suffixes = jax.lax.associative_scan(compose, maps, reverse=True)
     covs = 0.5 * (suffixes.spread + transpose(suffixes.spread))
-    crosses = matmul(covs[1:], transpose(matrices[:-1]))
+    crosses = batch_matmul(covs[1:], transpose(matrices[:-1]))
     cross_covs = jnp.concatenate([jnp.zeros_like(covs[:1]), crosses])
     return Moments(suffixes.shift, covs, cross_covs)
 
@@ -104,9 +104,9 @@ def moments(factorisation: Factorisation) -> Moments:
 def compose(later: AffineMap, earlier: AffineMap) -> AffineMap:
     """`earlier` applied to what `later` gives."""
     matrix, spread, shift = earlier
-    carried = matmul(matmul(matrix, later.spread), transpose(matrix))
+    carried = batch_matmul(batch_matmul(matrix, later.spread), transpose(matrix))
     return AffineMap(
-        matmul(matrix, later.matrix), spread + carried, shift + matvec(matrix, later.shift)
+        batch_matmul(matrix, later.matrix), spread + carried, shift + matvec(matrix, later.shift)
     )
 
 

@@ -9,7 +9,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from jaxfc_kernels import block_tridiagonal
 from jaxfc_kernels.lyapunov import companion, stationary_cov
 from jaxfc_kernels.reference.block_tridiagonal import dense_precision, posterior
-from jaxfc_kernels.small_matrix import matmul, spd_inverse
+from jaxfc_kernels.small_matrix import batch_matmul, matmul, spd_inverse
 
 IMPLEMENTATIONS = ["gauss_jordan", "cholesky"]
 
@@ -96,7 +96,8 @@ def test_matmul_below_and_above_the_unrolled_size():
     rng = np.random.default_rng(0)
     for size in (3, 20):
         a, b = rng.normal(size=(2, size, size))
-        np.testing.assert_allclose(matmul(jnp.asarray(a), jnp.asarray(b)), a @ b, atol=1e-12)
+        for product in (matmul, batch_matmul):
+            np.testing.assert_allclose(product(jnp.asarray(a), jnp.asarray(b)), a @ b, atol=1e-12)
 
 
 @pytest.mark.parametrize("radius", [0.5, 0.99, 0.9999])
