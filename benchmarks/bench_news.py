@@ -9,11 +9,11 @@ the series and another cell or two of the month before; in the rows with `revise
 changes the last six months of ten series. The target is one series two months ahead.
 
 `ours_ms`: CPU time for a pair within one call for all pairs, 16 at a time, from data to weights,
-news and revisions of all cells (`kept` = cells), or to impacts by series (series). `news_ms`: `DynamicFactorMQ.news` between two
-smoothed result objects. `vintage_ms`: the same with the `apply` that smooths the new vintage,
-without which there is no news. statsmodels' times are medians over `peer_pairs` pairs, nothing of
-theirs is run 1,000 times: ratios are per pair. `difference`: the largest absolute difference of
-impacts and totals. Compilation is reported apart.
+news and revisions of all cells (`kept` = cells), or to impacts by series (series). `news_ms`:
+`DynamicFactorMQ.news` between two smoothed result objects. `vintage_ms`: the same with the `apply`
+that smooths the new vintage, without which there is no news. statsmodels' times are medians over
+`peer_pairs` pairs, nothing of theirs is run 1,000 times: ratios are per pair. `difference`: the
+largest absolute difference of impacts and totals. Compilation is reported apart.
 """
 
 import argparse

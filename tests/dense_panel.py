@@ -24,13 +24,24 @@ def dense_law(fitted, panel):
     skipped = presample * world.loadings.shape[1]
     design = np.kron(np.eye(num_times), world.loadings)
     cov = design @ factors.cov[skipped:, skipped:] @ design.T
-    cov += np.kron(np.eye(num_times), np.diag(world.idiosyncratic_cov))
+    cov += error_cov(parameters, num_times, [kind == "stock" for kind in panel.kinds])
     mean = world.intercept + factors.means[presample:] @ world.loadings.T
     scale, centre = np.asarray(fitted.scaling.scale), np.asarray(fitted.scaling.centre)
     spread = np.tile(scale, num_times)
     reports = reporting(panel)
     cov = spread[:, None] * cov * spread
     return reports @ (centre + scale * mean).ravel(), reports @ cov @ reports.T
+
+
+def error_cov(parameters, num_times, are_stocks):
+    """Covariance of all errors, S_i r_i^|t - s| for stocks with AR(1) errors."""
+    variances, ar = parameters.idiosyncratic_cov, parameters.idiosyncratic_ar
+    ar = np.zeros(len(variances)) if ar is None else ar * are_stocks
+    apart = np.abs(np.subtract.outer(np.arange(num_times), np.arange(num_times)))
+    errors = np.zeros((num_times, len(variances), num_times, len(variances)))
+    for i, variance in enumerate(variances):
+        errors[:, i, :, i] = variance * ar[i] ** apart
+    return errors.reshape(num_times * len(variances), -1)
 
 
 def reporting(panel):

@@ -95,7 +95,9 @@ def test_python_blocks_run_in_order():
     assert all(package in sys.modules for package in imported_packages(README))
 
 
-@pytest.mark.parametrize("page", ["diagnostics.md", "index.md", "factors.md", "state-space.md"])
+@pytest.mark.parametrize(
+    "page", ["diagnostics.md", "index.md", "factors.md", "nowcasting.md", "state-space.md"]
+)
 def test_documentation_examples_run(page):
     text = (REPOSITORY / "docs" / page).read_text()
     examples = blocks(text, ("python",))

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxfc.calendar import Date
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.news_arrays import NewsArrays, native_expectation, news_arrays
+from jaxfc.factors.panel_law import covering
 from jaxfc.native_rows import own_periods, reaching, row_of_period
 from jaxfc.panel_checks import check_known, quoted
 from jaxfc.vintage_alignment import aligned
@@ -197,6 +198,9 @@ def news(
         raise ValueError(vanished(old, gone))
     for model in (fitted,) if refitted is None else (fitted, refitted):
         check_panel_law(model, new)
+        check_linear(model)
+    masks = old.observed, new.observed, old.observed & new.observed
+    fitted = covering(fitted, *masks)
     target_weights = jnp.asarray([float(weights.get(name, 0.0)) for name in new.names])
     arrays = jitted_news(
         fitted,
@@ -209,6 +213,7 @@ def news(
     )
     new_nowcast, reestimation = float(arrays.new_nowcast), 0.0
     if refitted is not None:
+        refitted = covering(refitted, *masks)
         expected = jitted_expectation(refitted, *new.arrays(), new.aggregation)
         reestimation = float(expected[row] @ target_weights) - new_nowcast
         new_nowcast = float(expected[row] @ target_weights)
@@ -225,17 +230,21 @@ def news(
 
 
 def check_panel_law(fitted: FittedFactorModel, panel: "Panel") -> None:
-    """The law of the panel given its cells is at hand for this model and these series."""
+    """The panel has as many series as the model."""
     num_series = fitted.scaling.centre.shape[0]
     if panel.num_series != num_series:
         raise ValueError(
             f"the panel has {panel.num_series} series ({quoted(panel.names[:4])}, ...), the model "
             f"was fitted to {num_series}; give the same series in the same order: panel.select."
         )
+
+
+def check_linear(fitted: FittedFactorModel) -> None:
+    """Means are exactly linear in the data: no iterative solution on the way."""
     if fitted.model.idiosyncratic == "full":
         raise ValueError(
-            "the model has correlated errors (idiosyncratic='full'), whose part in the mean of an "
-            "unobserved cell is not computed here; fit with idiosyncratic='diagonal'."
+            "the model has correlated errors (idiosyncratic='full'), whose conditional means are "
+            "iterative solutions, too rough to add up; fit with idiosyncratic='diagonal'."
         )
 
 

@@ -79,6 +79,9 @@ def news_arrays(
     `target_weights`[i] y_i in `row`, y as the series report it; `removals=True` if cells may vanish
     (one conditional mean more), else all cells of the old vintage must be in the new one.
 
+    With AR(1) errors pass `covering(fitted, masks)` of all masks: their longest gap may be longer
+    than that of the panel that was fitted.
+
     Cost: two E-steps and their reverse passes; three with removals.
     """
     common = old_observed & new_observed

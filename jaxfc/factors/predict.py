@@ -16,7 +16,7 @@ from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.news import check_panel_law
 from jaxfc.factors.news_arrays import native_expectation
-from jaxfc.factors.panel_law import sample_panel
+from jaxfc.factors.panel_law import covering, sample_panel
 from jaxfc.native_rows import check_quantiles, native_tables
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows, aggregate
@@ -101,14 +101,14 @@ def predict(
     always that of the fitted parameters. `batch_size`: such draws at a time.
 
     **Raises:** `ValueError` for other series than the model's, a negative `horizon`, 1 draw, a key
-    without draws or draws without a key, no usable set of parameters, and models with correlated
-    errors (`idiosyncratic="full"`).
+    without draws or draws without a key, and no usable set of parameters.
 
     Source: Banbura and Modugno (2014), section 2.
     """
     check_draws(num_draws, parameters, key)
     check_panel_law(fitted, panel)
     panel = panel.extend(horizon)
+    fitted = covering(fitted, panel.observed)
     data = (*panel.arrays(), panel.aggregation)
     mean = jitted_expectation(fitted, *data)
     if num_draws == 0 or key is None:

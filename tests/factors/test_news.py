@@ -12,6 +12,7 @@ import pytest
 from dense_panel import dense_gain, dense_law, dense_moments
 from golden.cases import factor_parameters, statsmodels_case
 from jaxfc.factors import EM, DynamicFactorModel
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.news import news
 from jaxfc.factors.news_arrays import news_arrays, news_batch
 from jaxfc.factors.panel_law import expected_panel
@@ -38,12 +39,11 @@ def draw_frame():
     return pd.DataFrame(10.0 + 3.0 * values, index=index, columns=NAMES)
 
 
-def panel_of(frame):
-    return Panel.from_frame(frame, kinds={"q": "stock"}, frequency="M")
+def panel_of(frame, kind="stock"):
+    return Panel.from_frame(frame, kinds={"q": kind}, frequency="M")
 
 
-@pytest.fixture(scope="module")
-def vintages():
+def draw_vintages(kind="stock"):
     """Old and new: five releases (a quarterly one among them) and three revisions."""
     frame = draw_frame()
     new, old = frame.copy(), frame.copy()
@@ -56,11 +56,16 @@ def vintages():
     old.iloc[-2, 3] = 10.5
     old.iloc[[-8, -6, -5], 0] = new.iloc[[-8, -6, -5], 0] = 10.0, 9.0, 11.0
     old.iloc[[-8, -6, -5], 0] += [0.5, -1.5, 0.1]
-    return panel_of(old), panel_of(new)
+    return panel_of(old, kind), panel_of(new, kind)
 
 
-def fit(panel, num_lags=1, initial="stationary"):
-    model = DynamicFactorModel(2, num_lags, method=EM(max_steps=4), initial=initial)
+@pytest.fixture(scope="module")
+def vintages():
+    return draw_vintages()
+
+
+def fit(panel, num_lags=1, **options):
+    model = DynamicFactorModel(2, num_lags, method=EM(max_steps=4), **options)
     return model.fit(panel, throw=False)
 
 
@@ -69,17 +74,25 @@ def fitted(vintages):
     return fit(vintages[0])
 
 
-@pytest.mark.parametrize(("num_lags", "initial"), [(1, "stationary"), (2, "estimated")])
-def test_every_number_is_that_of_the_dense_law(vintages, num_lags, initial):
-    old, new = vintages
-    fitted = fit(old, num_lags, initial)
-    result = news(fitted, old, new, target="d", period="2022-02-10")
+CASES = {
+    "one lag": ("stock", 1, {}, "d"),
+    "two lags": ("stock", 2, {"initial": "estimated"}, "d"),
+    "flows, errors with memory": ("flow_sum", 1, {"errors": AutoregressiveErrors()}, "q"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_number_is_that_of_the_dense_law(name):
+    kind, num_lags, options, target = CASES[name]
+    old, new = draw_vintages(kind)
+    fitted = fit(old, num_lags, **options)
+    result = news(fitted, old, new, target=target, period="2022-03-10")
     old, new = result.old, result.new
-    assert new.num_times == NUM_TIMES + 2 and result.row == NUM_TIMES + 1
+    assert new.num_times == NUM_TIMES + 3 and result.row == NUM_TIMES + 2
     law, shape = dense_law(fitted, new), new.values.shape
     both, released = old.observed & new.observed, new.observed & ~old.observed
     revised = np.where(both, new.values, old.values)
-    cell = result.row * shape[1] + 3
+    cell = result.row * shape[1] + NAMES.index(target)
     before, _ = dense_moments(law, revised, old.observed)
     old_mean = dense_moments(law, old.values, old.observed)[0].ravel()[cell]
     new_mean = dense_moments(law, new.values, new.observed)[0].ravel()[cell]
