@@ -46,6 +46,7 @@ class AugmentedEM(eqx.Module):
     loads: Bool[Array, "series factors"]
     implementation: str = eqx.field(static=True)
     with_constant: bool = eqx.field(static=True)
+    estimates_initial_cov: bool = eqx.field(static=True)
 
     def smooth(
         self,
@@ -79,7 +80,9 @@ class AugmentedEM(eqx.Module):
         before, cross = sums.before[newest, newest], sums.cross[newest, newest]
         ar = cross / before
         loadings = loading_regression(self, posterior, values, observed)
-        loglik = posterior.loglik
+        initial_cov, loglik = parameters.initial_cov, posterior.loglik
+        if self.estimates_initial_cov:
+            initial_cov = posterior.smoothed_covs[0]
         if not self.with_constant:
             loglik = loglik + 0.5 * LOG_2PI * jnp.sum(observed)
         updated = AugmentedParameters(
@@ -90,7 +93,7 @@ class AugmentedEM(eqx.Module):
             idiosyncratic_innovation_var=(sums.now[newest, newest] - ar * cross) / values.shape[0],
             measurement_cov=parameters.measurement_cov,
             initial_mean=posterior.smoothed_means[0],
-            initial_cov=posterior.smoothed_covs[0],
+            initial_cov=initial_cov,
         )
         return updated, loglik
 
@@ -105,6 +108,7 @@ def augmented_em(
     loads: Bool[Array | np.ndarray, "series factors"] | None = None,
     implementation: str = "univariate",
     with_constant: bool = True,
+    estimates_initial_cov: bool = True,
 ) -> AugmentedEM:
     """The EM of a factor model with errors as states, checked.
 
@@ -112,7 +116,7 @@ def augmented_em(
     `AugmentedEM` (None: one block, all loadings); `implementation` of the Kalman filter
     ("univariate" also takes a `measurement_cov` of zero); `with_constant=False` leaves the 2 pi
     constant out of the likelihood, as MATLAB code does, which matters to a stopping rule in
-    relative changes.
+    relative changes; `estimates_initial_cov=False` keeps the first state's covariance at its start.
 
     **Raises:** `ValueError` for a series without a factor and for shapes that do not fit.
     """
@@ -136,6 +140,7 @@ def augmented_em(
         loads=jnp.asarray(loads),
         implementation=implementation,
         with_constant=with_constant,
+        estimates_initial_cov=estimates_initial_cov,
     )
 
 

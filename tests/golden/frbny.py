@@ -28,6 +28,7 @@ class Stored:
     parameters: AugmentedParameters
     method: AugmentedEM
     weights: np.ndarray
+    in_block: np.ndarray
     names: tuple[str, ...]
     results: np.ndarray
 
@@ -59,10 +60,7 @@ def stored(name: str) -> Stored:
     per_block, num_lags = int(spec["k"][0, 0]), int(spec["p"][0, 0])
     num_series, num_blocks = in_block.shape
     num_monthly, num_factors = num_series - NUM_QUARTERLY, num_blocks * per_block
-    order = np.arange(num_factors * DEPTH).reshape(num_blocks, DEPTH, per_block)
-    order = order.swapaxes(0, 1).ravel()
-    size = len(results["A"])
-    order = np.concatenate([order, np.arange(len(order), size)])
+    order = state_order(num_blocks, per_block, len(results["A"]))
     transition, cov = results["A"][np.ix_(order, order)], results["Q"][np.ix_(order, order)]
     lags = transition[:num_factors, : num_lags * num_factors]
     newest = num_factors * DEPTH + np.arange(num_monthly)
@@ -77,17 +75,42 @@ def stored(name: str) -> Stored:
         results["Z_0"].ravel()[order],
         results["V_0"][np.ix_(order, order)],
     )
+    parameters = AugmentedParameters(*map(jnp.asarray, fields))
+    method = method_of(in_block, per_block, num_lags)
+    weights = growth_weights(num_series)
+    return Stored(parameters, method, weights, in_block, MONTHLY[:num_monthly], results)
+
+
+def growth_weights(num_series: int) -> np.ndarray:
+    """Monthly series as they are, the quarterly ones last."""
     weights = np.zeros((num_series, DEPTH))
     weights[:, 0] = 1.0
-    weights[num_monthly:] = GROWTH_WEIGHTS
-    method = augmented_em(
+    weights[-NUM_QUARTERLY:] = GROWTH_WEIGHTS
+    return weights
+
+
+def method_of(
+    in_block: np.ndarray, per_block: int, num_lags: int, *, estimates_initial_cov: bool = True
+) -> AugmentedEM:
+    """The EM of the NY Fed's code for a table of blocks (series, blocks).
+
+    Its version in statsmodels estimates the first state's covariance, the original one does not.
+    """
+    num_series, num_blocks = in_block.shape
+    return augmented_em(
         num_series,
-        num_factors,
+        num_blocks * per_block,
         num_lags,
-        weights,
+        growth_weights(num_series),
         blocks=tuple(np.repeat(np.arange(num_blocks), per_block).tolist()),
         loads=np.repeat(in_block, per_block, axis=1),
         with_constant=False,
+        estimates_initial_cov=estimates_initial_cov,
     )
-    parameters = AugmentedParameters(*map(jnp.asarray, fields))
-    return Stored(parameters, method, weights, MONTHLY[:num_monthly], results)
+
+
+def state_order(num_blocks: int, per_block: int, size: int) -> np.ndarray:
+    """Positions in MATLAB's state of the entries of ours."""
+    order = np.arange(num_blocks * per_block * DEPTH).reshape(num_blocks, DEPTH, per_block)
+    order = order.swapaxes(0, 1).ravel()
+    return np.concatenate([order, np.arange(len(order), size)])

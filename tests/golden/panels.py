@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+EXCEL_DAY_OF_2000 = 36526
+
 
 def statsmodels_file(*parts):
     """Path of a file inside the statsmodels wheel; skips the test where it is not installed."""
@@ -128,3 +130,39 @@ def frbny_growth(monthly_names, quarterly_names=("GDPC1", "ULCNFB")):
     """`frbny_changes` of the vintage of 2016-06-29, standardised: (198, series)."""
     growth = frbny_changes(monthly_names, quarterly_names)
     return ((growth - growth.mean()) / growth.std()).to_numpy()
+
+
+def read_sheet(path) -> pd.DataFrame:
+    """The first sheet of an Excel 97 file, its first row as names; empty cells are NaN."""
+    xlrd = pytest.importorskip("xlrd", reason="needs xlrd (extra 'dev')")
+    sheet = xlrd.open_workbook(path).sheet_by_index(0)
+    rows = [
+        [np.nan if value == "" else value for value in sheet.row_values(i)]
+        for i in range(1, sheet.nrows)
+    ]
+    return pd.DataFrame(rows, columns=sheet.row_values(0))
+
+
+def frbny_full_panel(folder) -> tuple[np.ndarray, np.ndarray]:
+    """The NY Fed's own example: (198 months from 2000, 25 series), standardised, and its blocks.
+
+    Vintage 2016-06-29, monthly series first; transformations as its specification says.
+    """
+    table = read_sheet(folder / "Spec_US_example.xls")
+    table = table[table["Model"] == 1]
+    table = table.iloc[np.argsort(table["Frequency"] == "q", kind="stable")]
+    levels = read_sheet(folder / "2016-06-29.xls").set_index("Date").astype(float)
+    columns = {}
+    for series in table.itertuples():
+        level = levels[series.SeriesID]
+        before = level.shift(3 if series.Frequency == "q" else 1)
+        columns[series.SeriesID] = {
+            "lin": level,
+            "chg": level - before,
+            "pch": 100.0 * (level / before - 1.0),
+            "pca": 100.0 * ((level / before) ** 4 - 1.0),
+        }[str(series.Transformation)]
+    days = np.asarray(levels.index) - EXCEL_DAY_OF_2000
+    growth = pd.DataFrame(columns)[days >= 0]
+    in_block = table.filter(like="Block").fillna(0).to_numpy(bool)
+    return ((growth - growth.mean()) / growth.std()).to_numpy(), in_block
