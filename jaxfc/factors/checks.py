@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.methods import EM, PCA
-from jaxfc.factors.restrictions import Blocks, Restrictions
+from jaxfc.factors.restrictions import Restrictions
 from jaxfc_kernels.aggregation import AggregationRows
 
 if TYPE_CHECKING:
@@ -16,36 +16,43 @@ if TYPE_CHECKING:
 def check_options(model: "DynamicFactorModel") -> None:
     """Raise `ValueError` for options that do not go together."""
     has_memory = isinstance(model.errors, AutoregressiveErrors)
-    if not has_memory and model.restrictions is None:
+    if not has_memory and model.restrictions is None and model.weighting is None:
         return
-    what = "errors with memory" if has_memory else "restrictions"
+    what = "restrictions" if model.weighting is None else "weighted errors"
+    what = "errors with memory" if has_memory else what
+    coupled = has_memory or model.weighting is not None
     if not model.method.is_general:
         raise ValueError(f"{type(model.method).__name__} cannot estimate {what}; use method=EM().")
     if model.idiosyncratic != "diagonal":
         raise ValueError(f"{what} need idiosyncratic='diagonal', got {model.idiosyncratic!r}.")
-    if has_memory and isinstance(model.moments, KalmanMoments):
-        raise ValueError("errors with memory need moments=ClosedForm(), not KalmanMoments().")
+    if coupled and isinstance(model.moments, KalmanMoments):
+        raise ValueError(f"{what} need moments=ClosedForm(), not KalmanMoments().")
     method = model.method
-    if has_memory and isinstance(method, EM):
+    if coupled and isinstance(method, EM):
         if method.missing_as_latent or method.criterion != "loglik":
             raise ValueError(
-                "EM for errors with memory integrates missing cells out and stops by the "
+                f"EM for {what} integrates missing cells out and stops by the "
                 "likelihood; leave missing_as_latent and criterion as they are."
             )
-    if isinstance(model.restrictions, Blocks) and model.restrictions.total != model.num_factors:
+
+
+def check_shape(model: "DynamicFactorModel", num_times: int, num_series: int) -> None:
+    """Raise `ValueError` if a panel of this shape cannot identify the model."""
+    if model.num_factors >= num_series:
         raise ValueError(
-            f"the blocks have {model.restrictions.total} factors, num_factors = "
-            f"{model.num_factors}; make them agree."
+            f"num_factors = {model.num_factors} needs more than {model.num_factors} series, got "
+            f"{num_series}; lower num_factors."
+        )
+    if num_times < model.num_lags + 2:
+        raise ValueError(
+            f"num_lags = {model.num_lags} needs at least {model.num_lags + 2} rows, got "
+            f"{num_times}; lower num_lags or lengthen the window."
         )
 
 
 def check_traced(model: "DynamicFactorModel", aggregation: AggregationRows | None) -> None:
     """Raise `ValueError` in traced code for a model that still needs its panel."""
-    if isinstance(model.restrictions, Blocks):
-        raise ValueError(
-            "Blocks name series, which only a panel can place; use fit, or "
-            "model.resolved(panel).estimate(...)."
-        )
+    _ = model.rules
     if aggregation is None or model.method.rebuilds_panel:
         return
     if not model.method.reads_flows:

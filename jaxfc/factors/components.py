@@ -23,7 +23,8 @@ class FactorParameters(eqx.Module):
     `idiosyncratic_cov` is (series,) when diagonal, else (series, series). For p = 0, `transition`
     has no lags and the initial law is that of one period, N(0, I). `idiosyncratic_ar` (None: errors
     are independent over time) holds r_i of e_it = r_i e_i,t-1 + v_it, |r_i| < 1; the idiosyncratic
-    covariance is then that of e_t, and Var(v_i) = (1 - r_i^2) S_i.
+    covariance is then that of e_t, and Var(v_i) = (1 - r_i^2) S_i. `error_weights` (None: 1)
+    multiply the precision of single errors of the panel that was estimated.
     """
 
     loadings: Float[Array, "series factors"]
@@ -34,6 +35,7 @@ class FactorParameters(eqx.Module):
     initial_mean: Float[Array, " states"]
     initial_cov: Float[Array, "states states"]
     idiosyncratic_ar: Float[Array, " series"] | None = None
+    error_weights: Float[Array, "time series"] | None = None
 
     @property
     def num_lags(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.errors import Errors
 from jaxfc.factors.moments import FactorPosterior
+from jaxfc.factors.weighting import weights_on
 from jaxfc.typing import Array, Float
 from jaxfc_kernels.aggregation import AggregationRows
 from jaxfc_kernels.autoregressive_errors import (
@@ -82,11 +83,14 @@ def make_coupling(
     plan: FlowPlan | None,
     observed: Float[Array, "time series"],
     rows: AggregationRows | None,
+    weighted: bool = False,
 ) -> Coupling | None:
-    """None where nothing couples periods."""
+    """None where nothing couples periods and (not `weighted`) all errors count alike."""
     stocks = jnp.ones(observed.shape[1], observed.dtype)
     if plan is None or rows is None:
         gaps = errors.gaps(observed)
+        if gaps is None and weighted:
+            gaps = find_gaps(observed, 0)
         return None if gaps is None else Coupling(gaps, stocks, None, None)
     stocks = stocks.at[jnp.asarray(plan.columns)].set(0.0)
     gaps = errors.gaps(observed * stocks)
@@ -127,10 +131,10 @@ def collapse_coupled(
     coupling: Coupling,
     centred: Float[Array, "time series"],
     observed: Float[Array, "time series"],
-    weights: Float[Array, "time series"] | None,
 ) -> Collapsed:
     """Bands of what the panel adds to the posterior precision, and the linear term."""
     seen = observed * coupling.stocks
+    weights = weights_on(parameters.error_weights, seen.shape[0])
     tables = gap_tables(errors_ar(parameters), parameters.variances, coupling.longest)
     collapsed = collapse_autoregressive(
         centred * coupling.stocks, seen, coupling.gaps, parameters.loadings, tables, weights

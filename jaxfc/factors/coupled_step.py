@@ -1,34 +1,32 @@
-"""M-step of loadings and errors where the panel couples periods: stocks, then flows, column by
-column."""
+"""M-step of loadings and errors where the panel couples periods: stocks, then flows, by columns."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
-from jaxfc.factors.coupled import centred_values, errors_ar, residuals_of
+from jaxfc.factors.coupled import Coupling, centred_values, errors_ar, residuals_of
 from jaxfc.factors.error_step import (
+    LaggedRegression,
     autoregression_step,
     concentrated,
     lagged_regression,
     loadings_moments,
     pair_sums,
     precision_of,
+    residual_moments,
 )
 from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.flow_step import flow_moments, flow_variances
+from jaxfc.factors.moments import FactorPosterior
 from jaxfc.factors.regression import Regression
-from jaxfc.typing import Array, Float
+from jaxfc.factors.weighting import expected_squares, weights_on
+from jaxfc.typing import Array
+from jaxfc_kernels.autoregressive_errors import gap_tables
 
 if TYPE_CHECKING:
     from jaxfc.factors.em import EMStep, Expectation, PanelData
-
-Measurement = tuple[
-    Float[Array, "series factors"],
-    Float[Array, " series"],
-    Float[Array, " series"],
-    Float[Array, " series"] | None,
-]
 
 
 def coupled_step(
@@ -37,60 +35,34 @@ def coupled_step(
     data: "PanelData",
     regression: Regression,
     expectation: "Expectation",
-) -> Measurement:
-    """Loadings, intercept, variances and (where errors are AR(1)) their coefficients.
+) -> FactorParameters:
+    """The parameters with new loadings, intercept, errors and weights.
 
     `data` as handed over by the E-step: less the intercept where that is not estimated.
     """
-    coupling, states = data.coupling, expectation.states
-    assert coupling is not None and states is not None
-    num_factors, presample = parameters.num_factors, step.presample
-    seen = data.observed * coupling.stocks
-    values = data.values * coupling.stocks
+    coupling = data.coupling
+    assert coupling is not None
+    states = expectation.states.after(step.presample)
     window = 1 if coupling.flows is None else coupling.flows.bands.shape[0]
     lagged = lagged_regression(
-        regression, expectation.posterior, presample, max(coupling.longest, window - 1)
+        regression, expectation.posterior, step.presample, max(coupling.longest, window - 1)
     )
-    ar = errors_ar(parameters)
-    precision = precision_of(ar, parameters.variances, coupling.gaps, seen, data.weights)
-    stock_lags = lagged._replace(seconds=lagged.seconds[: coupling.longest])
-    moments, cross = loadings_moments(stock_lags, precision, coupling.gaps, values, data.weights)
-    if coupling.flows is not None and coupling.plan is not None:
-        columns = jnp.asarray(coupling.plan.columns)
-        after_start = states.after(presample)
-        ours, theirs = flow_moments(
-            lagged, coupling, after_start, num_factors, data.values[:, columns]
-        )
-        variances = parameters.variances[columns]
-        moments = moments.at[columns].set(ours / variances[:, None, None])
-        cross = cross.at[columns].set(theirs / variances[:, None])
+    moments, cross = normal_equations(parameters, data, coupling, lagged, states)
     unseen = jnp.sum(data.observed, axis=0) == 0
     identity = jnp.eye(moments.shape[-1], dtype=moments.dtype)
     moments = jnp.where(unseen[:, None, None], identity, moments)
     new = regression.solve(moments, cross)
     loadings, intercept = regression.split(new, parameters.intercept)
-    sums = pair_sums(lagged, new, coupling.gaps, values, seen, data.weights)
-    if isinstance(step.errors, AutoregressiveErrors):
-        ar, variances = autoregression_step(ar, sums, step.errors.largest.astype(ar.dtype))
-    else:
-        variances = concentrated(ar, sums)[1]
+    updated = dataclasses.replace(parameters, loadings=loadings, intercept=intercept)
+    updated = error_step(step, updated, data, coupling, lagged, new)
+    variances = updated.idiosyncratic_cov
     if coupling.flows is not None and coupling.plan is not None:
         columns = jnp.asarray(coupling.plan.columns)
-        after_start = states.after(presample)
-        updated = FactorParameters(
-            loadings,
-            intercept,
-            parameters.idiosyncratic_cov,
-            parameters.transition,
-            parameters.innovation_cov,
-            parameters.initial_mean,
-            parameters.initial_cov,
-        )
-        left = intercept if step.estimate_intercept else jnp.zeros_like(intercept)
-        centred = centred_values(data.values, data.observed, left, coupling)
-        residuals = residuals_of(updated, coupling, centred, data.observed, after_start.means)
+        level = intercept if step.estimate_intercept else jnp.zeros_like(intercept)
+        centred = centred_values(data.values, data.observed, level, coupling)
+        residuals = residuals_of(updated, coupling, centred, data.observed, states.means)
         of_flows = flow_variances(
-            lagged, coupling, after_start, num_factors, new[columns], residuals
+            lagged, coupling, states, parameters.num_factors, new[columns], residuals
         )
         variances = variances.at[columns].set(of_flows)
     variances = jnp.where(unseen, parameters.variances, variances)
@@ -99,4 +71,59 @@ def coupled_step(
         counts = jnp.sum(data.observed, axis=0)
         pooled = jnp.sum(counts * variances) / jnp.sum(counts)
         variances = jnp.full_like(variances, pooled)
-    return loadings, intercept, variances, ar if parameters.idiosyncratic_ar is not None else None
+    return dataclasses.replace(updated, idiosyncratic_cov=variances)
+
+
+def normal_equations(
+    parameters: FactorParameters,
+    data: "PanelData",
+    coupling: Coupling,
+    lagged: LaggedRegression,
+    states: FactorPosterior,
+) -> tuple[Array, Array]:
+    """Of the loadings of all series, divided by the error variances."""
+    seen, values = data.observed * coupling.stocks, data.values * coupling.stocks
+    weights = weights_on(parameters.error_weights, values.shape[0])
+    ar, variances = errors_ar(parameters), parameters.variances
+    precision = precision_of(ar, variances, coupling.gaps, seen, weights)
+    of_stocks = lagged._replace(seconds=lagged.seconds[: coupling.longest])
+    moments, cross = loadings_moments(of_stocks, precision, coupling.gaps, values, weights)
+    if coupling.flows is None or coupling.plan is None:
+        return moments, cross
+    columns = jnp.asarray(coupling.plan.columns)
+    own_moments, own_cross = flow_moments(
+        lagged, coupling, states, parameters.num_factors, data.values[:, columns]
+    )
+    scale = variances[columns]
+    moments = moments.at[columns].set(own_moments / scale[:, None, None])
+    return moments, cross.at[columns].set(own_cross / scale[:, None])
+
+
+def error_step(
+    step: "EMStep",
+    parameters: FactorParameters,
+    data: "PanelData",
+    coupling: Coupling,
+    lagged: LaggedRegression,
+    coefficients: Array,
+) -> FactorParameters:
+    """Variances and coefficients of the errors given the loadings, then weights given those."""
+    seen, values = data.observed * coupling.stocks, data.values * coupling.stocks
+    weights = weights_on(parameters.error_weights, values.shape[0])
+    moments = residual_moments(lagged, coefficients, values, seen)
+    sums = pair_sums(moments, coupling.gaps, weights)
+    ar = errors_ar(parameters)
+    if isinstance(step.errors, AutoregressiveErrors):
+        ar, variances = autoregression_step(ar, sums, step.errors.largest.astype(ar.dtype))
+    else:
+        variances = concentrated(ar, sums)[1]
+    variances = jnp.maximum(variances, step.variance_floor.astype(variances.dtype))
+    has_memory = parameters.idiosyncratic_ar is not None
+    parameters = dataclasses.replace(
+        parameters, idiosyncratic_cov=variances, idiosyncratic_ar=ar if has_memory else None
+    )
+    if step.weighting is None:
+        return parameters
+    tables = gap_tables(ar, variances, coupling.longest)
+    squares = expected_squares(*moments, coupling.gaps.at, *tables)
+    return dataclasses.replace(parameters, error_weights=step.weighting.weights(squares, seen))

@@ -41,6 +41,7 @@ from jaxfc.factors.moments import (
 from jaxfc.factors.regression import Regression
 from jaxfc.factors.restrictions import Restrictions
 from jaxfc.factors.var_step import var_step
+from jaxfc.factors.weighting import Weighting, weights_on
 from jaxfc.typing import Array, Bool, Float, Int
 from jaxfc_kernels.collapse import (
     Collapsed,
@@ -69,7 +70,6 @@ class PanelData(eqx.Module):
     imputed_share: Float[Array, " series"] | None = None
     complete: bool = eqx.field(static=True, default=False)
     coupling: Coupling | None = None
-    weights: Float[Array, "time series"] | None = None
 
     @property
     def num_times(self) -> Float[Array, ""]:
@@ -136,6 +136,7 @@ class EMStep(eqx.Module):
     normalise: bool = eqx.field(static=True, default=False)
     errors: Errors = eqx.field(default_factory=IndependentErrors)
     restrictions: Restrictions | None = None
+    weighting: Weighting | None = None
 
     def __call__(
         self, parameters: FactorParameters, data: PanelData
@@ -158,7 +159,8 @@ class EMStep(eqx.Module):
         if coupling is not None:
             posterior = factors_only(states, parameters.num_factors)
             left = residuals_of(parameters, coupling, centred, data.observed, means)
-            misfit = coupled_misfit(parameters, coupling, left, data.observed, data.weights)
+            weights = weights_on(parameters.error_weights, centred.shape[0])
+            misfit = coupled_misfit(parameters, coupling, left, data.observed, weights)
         elif self.idiosyncratic == "full":
             misfit = collapsed_misfit(collapsed, means)
         else:
@@ -169,6 +171,11 @@ class EMStep(eqx.Module):
         # regressions down; without them a masked tail equals a shorter panel, step by step.
         end = self.presample + jnp.sum(rows_with_data(data.observed)).astype(int)
         criterion = loglik = states.evidence - 0.5 * misfit
+        if self.weighting is not None and coupling is not None:
+            seen = data.observed * coupling.stocks
+            weights = weights_on(parameters.error_weights, centred.shape[0])
+            weights = jnp.ones_like(seen) if weights is None else weights
+            criterion = loglik = loglik + self.weighting.bound(weights, seen)
         if self.criterion == "expected_loglik":
             spread = jnp.sum(collapsed.information * states.covs[self.presample :])
             measurement = -0.5 * (collapsed.log_normaliser + misfit + spread)
@@ -181,7 +188,7 @@ class EMStep(eqx.Module):
         """Sufficient statistics of the panel at these parameters."""
         loadings, cov = parameters.loadings, parameters.idiosyncratic_cov
         if data.coupling is not None:
-            return collapse_coupled(parameters, data.coupling, centred, data.observed, data.weights)
+            return collapse_coupled(parameters, data.coupling, centred, data.observed)
         if self.idiosyncratic != "full":
             return collapse_diagonal(centred, data.observed, loadings, cov)
         if data.complete:
@@ -206,11 +213,10 @@ class EMStep(eqx.Module):
             self.restrictions,
             parameters.variances if data.coupling is None else None,
         )
-        ar = parameters.idiosyncratic_ar
         if data.coupling is not None:
-            loadings, intercept, cov, ar = coupled_step(
-                self, parameters, data, regression, expectation
-            )
+            updated = coupled_step(self, parameters, data, regression, expectation)
+            loadings, intercept = updated.loadings, updated.intercept
+            parameters, cov = updated, updated.idiosyncratic_cov
         elif self.idiosyncratic == "full":
             update = complete_step if data.complete else missing_step
             floor = self.variance_floor.astype(data.values.dtype)
@@ -219,6 +225,8 @@ class EMStep(eqx.Module):
             loadings, intercept, cov = diagonal_step(
                 self, parameters, data, regression, expectation.series_misfit
             )
+        if self.restrictions is not None and self.restrictions.observed_factors:
+            cov = self.restrictions.floored(cov, self.variance_floor)
         transition, innovation_cov, initial_mean, initial_cov = var_step(
             self, parameters, posterior, expectation.end
         )
@@ -231,7 +239,6 @@ class EMStep(eqx.Module):
             innovation_cov=innovation_cov,
             initial_mean=initial_mean,
             initial_cov=initial_cov,
-            idiosyncratic_ar=ar,
         )
 
 
@@ -249,4 +256,6 @@ def normalised(
         matrix = solve_triangular(scale, identity, lower=True)
         return rotate_parameters(parameters, matrix, scale)
     scale = jnp.sqrt(jnp.diagonal(moment))
+    for _, factor in restrictions.observed_factors:
+        scale = scale.at[factor].set(1.0)
     return rotate_parameters(parameters, jnp.diag(1.0 / scale), jnp.diag(scale))

@@ -93,24 +93,39 @@ class PairSums(NamedTuple):
     counts: Array
 
 
-def pair_sums(
+class ResidualMoments(NamedTuple):
+    """Residuals at the posterior means, (time, series), and what the factors' uncertainty adds to
+    E e_t^2, (time, series), and to E e_t e_{t-d}, (orders, time, series)."""
+
+    residuals: Array
+    spread: Array
+    lagged_spread: Array
+
+
+def residual_moments(
     lagged: LaggedRegression,
     coefficients: Float[Array, "series regressors"],
-    gaps: Gaps,
     values: Float[Array, "time series"],
     observed: Float[Array, "time series"],
-    weights: Float[Array, "time series"] | None,
-) -> PairSums:
-    """Expected products of residuals; residuals are formed, so close fits lose no digits."""
-    longest, num_times = gaps.at.shape[0] - 1, values.shape[0]
+) -> ResidualMoments:
+    """Residuals are formed, not expanded, so that close fits lose no digits."""
     rows, columns, _ = packed_indices(coefficients.shape[1])
     outer = (coefficients[:, rows] * coefficients[:, columns]).T
     doubled = jnp.where(jnp.asarray(rows == columns)[:, None], outer, 2.0 * outer)
     residuals = values - observed * (lagged.regression.regressors @ coefficients.T)
-    squares = residuals**2 + observed * (lagged.regression.packed_covs @ doubled)
-    products = lagged.covs @ doubled
+    spread = observed * (lagged.regression.packed_covs @ doubled)
+    return ResidualMoments(residuals, spread, lagged.covs @ doubled)
+
+
+def pair_sums(
+    moments: ResidualMoments, gaps: Gaps, weights: Float[Array, "time series"] | None
+) -> PairSums:
+    """Expected products of residuals, summed by gap."""
+    residuals, spread, products = moments
+    longest, num_times = gaps.at.shape[0] - 1, residuals.shape[0]
+    squares = residuals**2 + spread
     at = gaps.at if weights is None else gaps.at * weights
-    cross, earlier = [jnp.zeros(values.shape[1])], [jnp.zeros(values.shape[1])]
+    cross, earlier = [jnp.zeros_like(squares[0])], [jnp.zeros_like(squares[0])]
     for gap in range(1, longest + 1):
         pairs, stop = at[gap, gap:], num_times - gap
         product = residuals[gap:] * residuals[:stop] + products[gap - 1, gap:]

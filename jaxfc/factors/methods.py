@@ -196,7 +196,8 @@ class EM(Method):
             criterion=self.criterion,
             normalise=True,
             errors=model.errors,
-            restrictions=model.restrictions,
+            restrictions=model.rules,
+            weighting=model.weighting,
         )
 
     def iterate(

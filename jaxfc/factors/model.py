@@ -13,8 +13,9 @@ from jaxfc.factors.ahead import (
     last_observations,
     series_forecast,
 )
+from jaxfc.factors.blocks import NamedRestrictions
 from jaxfc.factors.candidate import Candidate
-from jaxfc.factors.checks import check_options, check_panel, check_traced
+from jaxfc.factors.checks import check_options, check_panel, check_shape, check_traced
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.coupled import Coupling, FlowPlan, centred_values, make_coupling, plan_flows
 from jaxfc.factors.dynamics import simulate_panel
@@ -24,8 +25,9 @@ from jaxfc.factors.fitted_space import data_space
 from jaxfc.factors.identify import principal_rotation, rotate_parameters, rotate_posterior
 from jaxfc.factors.methods import EM, Estimate, Method
 from jaxfc.factors.moments import ClosedForm, Moments
-from jaxfc.factors.restrictions import Blocks, Restrictions
+from jaxfc.factors.restrictions import Restrictions
 from jaxfc.factors.scaling import Scaling, fit_scaling
+from jaxfc.factors.weighting import Weighting
 from jaxfc.forecast import Forecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, select
@@ -70,7 +72,8 @@ class DynamicFactorModel(Model):
     standardise: bool = eqx.field(static=True, default=True, kw_only=True)
     variance_floor: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6, kw_only=True)
     errors: Errors = eqx.field(default_factory=IndependentErrors, kw_only=True)
-    restrictions: Restrictions | Blocks | None = eqx.field(default=None, kw_only=True)
+    restrictions: Restrictions | NamedRestrictions | None = eqx.field(default=None, kw_only=True)
+    weighting: Weighting | None = eqx.field(default=None, kw_only=True)
     flows: FlowPlan | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
@@ -95,6 +98,16 @@ class DynamicFactorModel(Model):
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
 
     @property
+    def rules(self) -> Restrictions | None:
+        """Restrictions by position; those by name have to be resolved first."""
+        if isinstance(self.restrictions, NamedRestrictions):
+            raise ValueError(
+                f"{type(self.restrictions).__name__}(...) names series, which only a panel can "
+                "place; use fit, or model.resolved(panel).estimate(...)."
+            )
+        return self.restrictions
+
+    @property
     def memory(self) -> int:
         """Number of last periods whose factors a forecast needs: p, or as far as errors
         remember."""
@@ -114,28 +127,20 @@ class DynamicFactorModel(Model):
         if flows is not None:
             stocks = np.delete(stocks, flows.columns, axis=1)
         restrictions = self.restrictions
-        if isinstance(restrictions, Blocks):
-            restrictions = restrictions.restrictions(panel.names, self.num_lags)
+        if isinstance(restrictions, NamedRestrictions):
+            restrictions = restrictions.restrictions(panel.names, self.num_lags, self.num_factors)
+        weighting = None if self.weighting is None else self.weighting.resolved(panel.index)
         return dataclasses.replace(
-            self, errors=self.errors.resolved(stocks), flows=flows, restrictions=restrictions
+            self,
+            errors=self.errors.resolved(stocks),
+            flows=flows,
+            restrictions=restrictions,
+            weighting=weighting,
         )
 
     def check(self, panel: "Panel") -> None:
-        self.check_shape(*panel.observed.shape)
+        check_shape(self, *panel.observed.shape)
         check_panel(self, panel)
-
-    def check_shape(self, num_times: int, num_series: int) -> None:
-        """Raise `ValueError` if a panel of this shape cannot identify the model."""
-        if self.num_factors >= num_series:
-            raise ValueError(
-                f"num_factors = {self.num_factors} needs more than {self.num_factors} series, got "
-                f"{num_series}; lower num_factors."
-            )
-        if num_times < self.num_lags + 2:
-            raise ValueError(
-                f"num_lags = {self.num_lags} needs at least {self.num_lags + 2} rows, got "
-                f"{num_times}; lower num_lags or lengthen the window."
-            )
 
     def estimate(
         self,
@@ -157,14 +162,15 @@ class DynamicFactorModel(Model):
         candidate: Candidate | None = None,
     ) -> "FittedFactorModel":
         """`estimate` with a warm `start` (earlier parameters) or a smaller `candidate`."""
-        self.check_shape(*values.shape)
+        check_shape(self, *values.shape)
         check_traced(self, aggregation)
         candidate = candidate or Candidate()
         mask = observed.astype(values.dtype)
         scaling = fit_scaling(values, mask, aggregation, self.standardise)
         coupling = None
         if not self.method.rebuilds_panel:
-            coupling = make_coupling(self.errors, self.flows, mask, aggregation)
+            weighted = self.weighting is not None
+            coupling = make_coupling(self.errors, self.flows, mask, aggregation, weighted)
         data = PanelData(scaling.standardise(values, mask, aggregation), mask, coupling=coupling)
         estimate = self.method.run(self, data, aggregation, start, candidate)
         return finish(self, estimate, scaling, mask, candidate)

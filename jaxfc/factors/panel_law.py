@@ -47,7 +47,8 @@ def panel_data(
 ) -> tuple[EMStep, PanelData]:
     """The E-step of the model and the panel as it reads it, standardised."""
     model, mask = fitted.model, observed.astype(values.dtype)
-    coupling = make_coupling(model.errors, model.flows, mask, aggregation)
+    weighted = model.weighting is not None
+    coupling = make_coupling(model.errors, model.flows, mask, aggregation, weighted)
     data = PanelData(fitted.scaling.standardise(values, mask, aggregation), mask, coupling=coupling)
     return EM().step(model, Candidate()), data
 

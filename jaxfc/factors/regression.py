@@ -59,7 +59,7 @@ class Regression(eqx.Module):
             penalties = self.over_regressors(rules.penalty.astype(cross.dtype) * loaded)
             solution = soft_descent(solution, moments, cross, self.scales(penalties))
         if rules.on_loadings is None:
-            return solution
+            return rules.with_unit_rows(solution)
 
         def inverse_times(row: Array) -> Array:
             wide = self.over_regressors(row)
@@ -67,7 +67,8 @@ class Regression(eqx.Module):
             return self.scales(jnp.sum(inverse * wide[..., None, :], axis=-1))
 
         wide = self.over_regressors(rules.on_loadings.coefficients)
-        return impose(solution, inverse_times, wide, rules.on_loadings.values)
+        solution = impose(solution, inverse_times, wide, rules.on_loadings.values)
+        return rules.with_unit_rows(solution)
 
     def free(self, shape: tuple[int, ...]) -> Bool[Array, "series regressors"] | None:
         """Which coefficients are free (None: all)."""

@@ -7,8 +7,7 @@ The M-step stays exact: zeros drop out of the normal equations, linear equations
 projection of generalised least squares (Wu, Pai and Hosking 1996; Bork 2009).
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -43,9 +42,27 @@ class Restrictions(eqx.Module):
     innovations: Bool[Array, "factors factors"] | None = None
     on_loadings: LinearEquations | None = None
     on_transition: LinearEquations | None = None
+    observed_factors: tuple[tuple[int, int], ...] = eqx.field(static=True, default=())
     penalty: Float[Array, ""] | None = eqx.field(
         converter=lambda x: None if x is None else as_scalar(x), default=None
     )
+
+    def with_unit_rows(
+        self, coefficients: Float[Array, "series regressors"]
+    ) -> Float[Array, "series regressors"]:
+        """Coefficients in which the series that are factors load on themselves alone."""
+        for row, column in self.observed_factors:
+            unit = jnp.zeros_like(coefficients[row]).at[column].set(1.0)
+            coefficients = coefficients.at[row].set(unit)
+        return coefficients
+
+    def floored(
+        self, variances: Float[Array, " series"], floor: Float[Array, ""]
+    ) -> Float[Array, " series"]:
+        """Variances in which the series that are factors have no error to speak of."""
+        for row, _ in self.observed_factors:
+            variances = variances.at[row].set(floor.astype(variances.dtype))
+        return variances
 
     @property
     def has_equations(self) -> bool:
@@ -70,6 +87,11 @@ class Restrictions(eqx.Module):
             check_pattern(np.asarray(self.loadings), names)
         if self.innovations is not None:
             check_partition(np.asarray(self.innovations))
+        places = [*zip(*self.observed_factors, strict=True)]
+        if any(len(set(of)) < len(of) for of in places):
+            raise ValueError(
+                f"observed_factors {self.observed_factors} name a series or a factor twice."
+            )
         for name in ("loadings", "transition"):
             equations = getattr(self, f"on_{name}")
             if equations is not None:
@@ -81,8 +103,8 @@ def check_pattern(allowed: np.ndarray, names: Sequence[str]) -> None:
     without = [name for name, row in zip(names, allowed, strict=True) if not row.any()]
     if without:
         raise ValueError(
-            f"series {', '.join(map(repr, without[:5]))} load on no factor; put each into a block, or "
-            "leave it out of the panel."
+            f"series {', '.join(map(repr, without[:5]))} load on no factor; put each into a "
+            "block, or leave it out of the panel."
         )
     unused = np.flatnonzero(~allowed.any(axis=0))
     if len(unused):
@@ -94,8 +116,8 @@ def check_partition(allowed: np.ndarray) -> None:
     closed = (allowed.astype(int) @ allowed.astype(int)) > 0
     if not (np.diag(allowed).all() and (allowed == allowed.T).all() and (closed == allowed).all()):
         raise ValueError(
-            "restrictions.innovations must be the pattern of a partition of the factors into blocks "
-            "(symmetric, True on the diagonal, and True for (i, k) if it is for (i, j) and (j, k))."
+            "restrictions.innovations must be the pattern of a partition of the factors into "
+            "blocks (symmetric, True on the diagonal, and transitive)."
         )
 
 
@@ -121,81 +143,6 @@ def check_equations(
     if np.linalg.matrix_rank(matrix) < len(matrix):
         raise ValueError(
             f"restrictions on the {name}: an equation is a combination of the others; drop it."
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """Factor blocks: which series load on which factors, each block with a VAR of its own.
-
-    `members`: block -> names of its series (None: all series), e.g. `{"global": None, "real":
-    [...], "labour": [...]}`; `num_factors`: factors of each block, one number for all or by block.
-    The factors stand in the order of the blocks. With `separate` (the default, as in the Staff
-    Nowcast of the New York Fed) transition and innovation covariance are block diagonal.
-    """
-
-    members: tuple[tuple[str, tuple[str, ...] | None], ...]
-    num_factors: tuple[int, ...]
-    separate: bool = True
-
-    def __init__(
-        self,
-        members: Mapping[str, Sequence[str] | None],
-        num_factors: int | Mapping[str, int] = 1,
-        separate: bool = True,
-    ):
-        if isinstance(num_factors, Mapping):
-            if set(num_factors) != set(members):
-                odd = sorted(set(num_factors) ^ set(members))
-                raise ValueError(f"num_factors and members name different blocks: {odd}.")
-            counts = tuple(num_factors[block] for block in members)
-        else:
-            counts = (num_factors,) * len(members)
-        if not members or min(counts) < 1:
-            raise ValueError(f"each block needs one factor or more, got {counts}.")
-        fixed = tuple((b, None if of is None else tuple(of)) for b, of in members.items())
-        object.__setattr__(self, "members", fixed)
-        object.__setattr__(self, "num_factors", counts)
-        object.__setattr__(self, "separate", separate)
-
-    @property
-    def total(self) -> int:
-        """Number of factors of all blocks."""
-        return sum(self.num_factors)
-
-    @property
-    def factor_names(self) -> tuple[str, ...]:
-        """A name for each factor: the block, numbered where it has several."""
-        return tuple(
-            block if count == 1 else f"{block} {i + 1}"
-            for (block, _), count in zip(self.members, self.num_factors, strict=True)
-            for i in range(count)
-        )
-
-    def restrictions(self, names: Sequence[str], num_lags: int) -> Restrictions:
-        """The zeros these blocks mean for a panel of series `names`.
-
-        **Raises:** `ValueError` for a block with an unknown series, and (from `Restrictions.check`)
-        if a series is in no block.
-        """
-        columns, owner = [], []
-        for place, ((block, series), count) in enumerate(
-            zip(self.members, self.num_factors, strict=True)
-        ):
-            unknown = [] if series is None else [name for name in series if name not in names]
-            if unknown:
-                raise ValueError(
-                    f"block {block!r} names {', '.join(map(repr, unknown[:5]))}, which the panel does "
-                    "not have; take them out of the block or select other series."
-                )
-            column = [series is None or name in series for name in names]
-            columns += [column] * count
-            owner += [place] * count
-        same = np.equal.outer(owner, owner) if self.separate else np.ones((len(owner),) * 2, bool)
-        return Restrictions(
-            loadings=jnp.asarray(np.array(columns).T),
-            transition=jnp.asarray(np.broadcast_to(same, (num_lags, *same.shape))),
-            innovations=jnp.asarray(same),
         )
 
 

@@ -44,6 +44,8 @@ def starting_values(
         parameters = ppca_start(model, data, candidate)
     else:
         parameters = restricted_start(model, data)
+    if model.weighting is not None:
+        parameters = dataclasses.replace(parameters, error_weights=jnp.ones_like(data.values))
     if not isinstance(model.errors, AutoregressiveErrors):
         return parameters
     loadings, variances = parameters.loadings, parameters.variances
@@ -78,26 +80,30 @@ def first_autocorr(
 
 
 def restricted_start(model: "DynamicFactorModel", data: PanelData) -> FactorParameters:
-    """Loadings factor by factor: the first principal component of what the factors before left of
-    the series that may load on it; then a VAR with the coefficients that are not free set to
-    zero."""
-    rules = model.restrictions
+    """Loadings factor by factor, observed factors first: the first principal component of what the
+    factors before left of the series that may load on it; then a VAR with the coefficients that are
+    not free set to zero."""
+    rules = model.rules
     assert rules is not None
     num_series = data.values.shape[1]
     allowed = jnp.ones((num_series, model.num_factors), bool)
     if rules.loadings is not None:
         allowed = rules.loadings
-    left, columns = data.values, []
+    left, columns = data.values, [jnp.zeros(num_series)] * model.num_factors
     ones = jnp.ones(num_series, left.dtype)
-    for k in range(model.num_factors):
+    own = {factor: row for row, factor in rules.observed_factors}
+    for k in sorted(range(model.num_factors), key=lambda k: k not in own):
         cov = pairwise_cov(left, data.observed) * (allowed[:, k, None] & allowed[:, k])
-        values, vectors = jnp.linalg.eigh(cov)
-        column = vectors[:, -1] * jnp.sqrt(jnp.maximum(values[-1], 0.0))
-        column = column * jnp.where(jnp.sum(column) < 0, -1.0, 1.0)
-        factor = static_factors(left, data.observed, column[:, None], ones, 1e-3)
+        if k in own:
+            column, factor = cov[own[k]] / cov[own[k], own[k]], data.values[:, own[k], None]
+        else:
+            values, vectors = jnp.linalg.eigh(cov)
+            column = vectors[:, -1] * jnp.sqrt(jnp.maximum(values[-1], 0.0))
+            column = column * jnp.where(jnp.sum(column) < 0, -1.0, 1.0)
+            factor = static_factors(left, data.observed, column[:, None], ones, 1e-3)
         left = left - data.observed * (factor @ column[None])
-        columns.append(column)
-    loadings = jnp.stack(columns, axis=1)
+        columns[k] = column
+    loadings = rules.with_unit_rows(jnp.stack(columns, axis=1))
     counts = jnp.maximum(jnp.sum(data.observed, axis=0), 1.0)
     variances = jnp.maximum(jnp.sum(left**2, axis=0) / counts, 0.05)
     factors = static_factors(data.values, data.observed, loadings, variances)
