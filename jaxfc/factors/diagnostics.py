@@ -149,7 +149,10 @@ def jitted_errors(
 ) -> PredictionErrors:
     """`standardised_errors` on arrays: pure."""
     space = fitted.state_space()
-    filtered = space.filter(values, observed)
+    # Errors with memory are states; then nothing is left of the observation covariance.
+    has_memory = fitted.parameters.idiosyncratic_ar is not None
+    how = "univariate" if has_memory else "joint"
+    filtered = space.filter(values, observed, implementation=how)
     design, offset, noise = (
         field.values if isinstance(field, TimeVarying) else field
         for field in (space.design, space.observation_offset, space.observation_cov)
@@ -257,7 +260,8 @@ def residual_corr(fitted: FittedFactorModel, panel: "Panel") -> ResidualCorr:
     """Correlations across series of what the smoothed factors leave unexplained.
 
     Large pairs say where a block or another factor is missing: the model takes the errors of
-    different series for independent. NaN for pairs that share fewer than three cells.
+    different series for independent. NaN for pairs that share fewer than three cells. Errors with
+    memory are correlated over time, which makes large values by chance more likely.
 
     **Raises:** `ValueError` if `panel` is not the one that was fitted, and for low-frequency flows.
     """

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.factors.condition import check_fitted_panel, condition, fitted_data
+from jaxfc.factors.coupled import centred_values
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.moments import path_innovations
 from jaxfc.factors.panel_law import expected_panel
@@ -212,7 +213,7 @@ def jitted_factor_parts(
         scaling = fitted.scaling
         return (scaling.centre[column] + scaling.scale[column] * common)[:, None]
 
-    means = data.observed * parameters.intercept
-    base, slope = jax.linearize(outputs, means)
-    parts = jax.vmap(slope)(chosen[:, None, :] * (data.values - means))
+    deviations = centred_values(data.values, data.observed, parameters.intercept, data.coupling)
+    base, slope = jax.linearize(outputs, data.values - deviations)
+    parts = jax.vmap(slope)(chosen[:, None, :] * deviations)
     return base, jnp.moveaxis(parts, 0, -1), outputs(data.values)

@@ -1,5 +1,6 @@
 """Scenarios: the law of all series when the future of some of them is given."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,13 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from jaxfc.factors.condition import condition
-from jaxfc.factors.em import PanelData
 from jaxfc.factors.methods import PCA
 from jaxfc.factors.model import FittedFactorModel
-from jaxfc.factors.panel_law import sample_panel
+from jaxfc.factors.panel_law import covering, panel_data, sample_panel
 from jaxfc.factors.scenario_paths import Identity, check_identities, scenario_panel
-from jaxfc.factors.two_step import TwoStepEM
 from jaxfc.forecast import GaussianForecast, SampleForecast
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
+from jaxfc_kernels.aggregation import AggregationRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,9 @@ def conditional_forecast(
     paths; cells of a path have their value and a variance of zero. Costs one smoother, (horizon x
     series)^2 memory and |c| (horizon x series)^2 flops.
 
-    With `num_draws` and `key` the answer are joint draws instead (no such matrices; the way for
-    AR(1) errors and for panels with low-frequency flows, whose observations span several rows).
+    With `num_draws` and `key` the answer are joint draws instead: no such matrices, and the way for
+    paths of low-frequency flows, whose values span several rows, some of which may be history. The
+    law of a flow is that of its parts at the panel's frequency.
 
     **Arguments:** `panel`: the data, of the fitted series, whether or not they are those that were
     fitted. `paths`: a frame, dates x series, or a mapping from names to `horizon` values, in the
@@ -57,9 +58,8 @@ def conditional_forecast(
 
     **Raises:** `ValueError` naming series, date and both numbers where paths contradict an identity
     or an observation; for unknown series, dates outside the horizon, empty or infinite paths; for
-    fits whose factors are not moments given the observed cells (PCA, TwoStepEM); for a full error
-    covariance together with `num_draws`; for AR(1) errors or flows without `num_draws`; if only one
-    of `num_draws` and `key` is given.
+    principal components, whose factors are no moments; for paths of flows without `num_draws`; if
+    only one of `num_draws` and `key` is given.
 
     Source: Banbura, Giannone and Lenza (2015), conditional forecasts by Kalman filtering; Waggoner
     and Zha (1999).
@@ -67,13 +67,22 @@ def conditional_forecast(
     check_request(fitted, panel, num_draws, key)
     extended = scenario_panel(panel, horizon, paths)
     check_identities(extended, int(first_given(panel, extended)), identities, rtol)
+    fitted = covering(fitted, extended.observed, panel.observed)
     values, observed = extended.arrays()
     if num_draws is not None and key is not None:
         rows = extended.aggregation
         draws = jitted_draws(fitted, values, observed, num_draws, key=key, aggregation=rows)
         return SampleForecast(draws[:, panel.num_times :])
+    check_stocks(panel, extended)
     cells = jnp.asarray(np.flatnonzero(extended.observed[panel.num_times :].ravel()))
-    return jitted_law(fitted, values, observed, cells, horizon)
+    # Cells of the ragged edge that a path gives count as history.
+    past = dataclasses.replace(
+        panel,
+        values=extended.values[: panel.num_times],
+        observed=extended.observed[: panel.num_times],
+    )
+    given = values[panel.num_times :].reshape(-1)[cells]
+    return jitted_law(fitted, *past.arrays(), past.aggregation, given, cells, horizon)
 
 
 def check_request(
@@ -81,27 +90,29 @@ def check_request(
 ) -> None:
     """Raise `ValueError` for what has no (exact) answer."""
     num_series = fitted.parameters.loadings.shape[0]
-    method = fitted.model.method
     if panel.num_series != num_series:
         raise ValueError(f"the panel has {panel.num_series} series, the fitted model {num_series}.")
-    if isinstance(method, PCA | TwoStepEM):
+    if isinstance(fitted.model.method, PCA):
         raise ValueError(
-            f"the factors of {type(method).__name__}() are not moments given the observed cells, "
-            "which scenarios ask for; fit with EM() or PPCA()."
+            "the factors of PCA() are least-squares regressions, not moments given the observed "
+            "cells, which scenarios ask for; fit with EM(), PPCA() or TwoStepEM()."
         )
     if (num_draws is None) != (key is None):
         raise ValueError("draws need both num_draws and key; leave both out for the exact law.")
-    if num_draws is not None:
-        if num_draws < 2:
-            raise ValueError(f"num_draws must be at least 2, got {num_draws}.")
-        if fitted.model.idiosyncratic == "full":
-            raise ValueError(
-                "draws given a panel need independent errors; with idiosyncratic='full' leave "
-                "num_draws out: the law is exact, and its sample(...) draws from it."
-            )
-    elif fitted.parameters.idiosyncratic_ar is not None or panel.aggregation is not None:
-        what = "low-frequency flows" if panel.aggregation is not None else "AR(1) errors"
-        raise ValueError(f"with {what} the law is given by draws; pass num_draws=... and key=...")
+    if num_draws is not None and num_draws < 2:
+        raise ValueError(f"num_draws must be at least 2, got {num_draws}.")
+
+
+def check_stocks(panel: "Panel", extended: "Panel") -> None:
+    """Raise `ValueError` if a path gives values of a flow."""
+    given = extended.observed.sum(axis=0) > panel.observed.sum(axis=0)
+    series = zip(panel.names, panel.kinds, given, strict=True)
+    flows = [name for name, kind, has_path in series if has_path and kind != "stock"]
+    if flows:
+        raise ValueError(
+            f"{flows[0]!r} is a flow over several rows; a path of it has no exact law here, pass "
+            "num_draws=... and key=... for draws."
+        )
 
 
 def first_given(panel: "Panel", extended: "Panel") -> np.intp | int:
@@ -118,14 +129,15 @@ def scenario_law(
     fitted: FittedFactorModel,
     values: Float[Array, "time series"],
     observed: Bool[Array, "time series"],
+    aggregation: AggregationRows | None,
+    given: Float[Array, " cells"],
     cells: Int[Array, " cells"],
     horizon: int,
 ) -> GaussianForecast:
-    """The law of the last `horizon` rows of a panel given its flat positions `cells`; pure."""
-    history, mask = values[:-horizon], observed[:-horizon].astype(values.dtype)
-    data = PanelData(fitted.scaling.standardise(history, mask, None), mask)
+    """The law of the `horizon` rows after a panel given their flat positions `cells`; pure."""
+    _, data = panel_data(fitted, values, observed, aggregation)
     free = condition(fitted, data).forecast(horizon)
-    return given_cells(free.mean, free.cov, values[-horizon:].reshape(-1)[cells], cells)
+    return given_cells(free.mean, free.cov, given, cells)
 
 
 def given_cells(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dense_panel import dense_law
 from jaxfc.factors import EM, DynamicFactorModel, TwoStepEM
 from jaxfc.factors.diagnostics import (
     PredictionErrors,
@@ -17,6 +18,7 @@ from jaxfc.factors.diagnostics import (
     residual_tests,
     standardised_errors,
 )
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.panel import Panel
 
 NAMES = [f"s{i}" for i in range(5)]
@@ -107,6 +109,25 @@ def test_errors_are_those_of_a_plain_filter(fitted, panel, errors):
     assert np.all(np.asarray(errors.standardised)[~panel.observed] == 0.0)
     frame = errors.to_frame(panel)
     assert np.array_equal(frame.notna().to_numpy(), panel.observed)
+
+
+def test_errors_with_memory_are_predicted_too(panel):
+    """Against the dense joint law: each row given all rows before it."""
+    model = DynamicFactorModel(1, 1, method=EM(max_steps=3), errors=AutoregressiveErrors())
+    fitted = model.fit(panel, throw=False)
+    errors = standardised_errors(fitted, panel)
+    mean, cov = dense_law(fitted, panel)
+    seen = panel.observed.ravel()
+    for t in (0, 1, 20, 59):
+        now = slice(5 * t, 5 * t + 5)
+        before = seen & (np.arange(len(seen)) < 5 * t)
+        gain = np.linalg.solve(cov[np.ix_(before, before)], cov[before][:, now]).T
+        predicted = mean[now] + gain @ (panel.values.ravel() - mean)[before]
+        spread = np.sqrt(np.diag(cov[now, now] - gain @ cov[before][:, now]))
+        np.testing.assert_allclose(errors.predicted[t], predicted, atol=1e-8)
+        np.testing.assert_allclose(errors.std[t], spread, rtol=1e-8)
+        z = np.where(panel.observed[t], (panel.values[t] - predicted) / spread, 0.0)
+        np.testing.assert_allclose(errors.standardised[t], z, atol=1e-8)
 
 
 def as_errors(values, observed):

@@ -10,6 +10,7 @@ import pytest
 
 from jaxfc.factors import EM, PCA, DynamicFactorModel, TwoStepEM, identify
 from jaxfc.factors.condition import condition, fitted_data
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.history import factor_contributions, historical_decomposition
 from jaxfc.panel import Panel
 
@@ -20,6 +21,9 @@ MODELS = {
         2, 2, method=EM(max_steps=3), idiosyncratic="full", initial="estimated"
     ),
     "static": DynamicFactorModel(2, 0, method=EM(max_steps=3)),
+    "AR(1)": DynamicFactorModel(
+        2, 1, method=EM(max_steps=3), errors=AutoregressiveErrors(), intercept="estimated"
+    ),
     "two-step": DynamicFactorModel(2, 1, method=TwoStepEM(max_steps=3)),
 }
 
@@ -132,6 +136,27 @@ def test_a_group_adds_what_the_smoother_loses_without_its_surprise(fitted, panel
     frame = parts.to_frame(panel.index)
     assert list(frame.columns) == ["base", "even", "odd", "total"]
     np.testing.assert_allclose(frame["odd"], lost, rtol=0, atol=1e-8)
+
+
+def test_flows_are_silent_at_the_mean_of_their_sum():
+    """With every cell at its own mean, a quarterly sum's being three times the intercept, the
+    smoothed factors are zero, so that the base is."""
+    rng = np.random.default_rng(3)
+    months = pd.date_range("2018-01-31", periods=24, freq="ME")
+    values = 2.0 + rng.normal(size=(24, 1)) + 0.5 * rng.normal(size=(24, 3))
+    monthly = pd.DataFrame(values, index=months, columns=list("abm"))
+    quarterly = pd.DataFrame({"Q": monthly["m"].resample("QE").sum()})
+    mixed = Panel.from_frames({"M": monthly, "Q": quarterly}, kinds={"Q": "flow_sum"})
+    model = DynamicFactorModel(1, 1, method=EM(max_steps=3), intercept="estimated")
+    fitted = model.fit(mixed, throw=False)
+    parts = factor_contributions(fitted, mixed)
+    assert float(np.max(np.abs(np.asarray(fitted.parameters.intercept)))) > 1e-3
+    np.testing.assert_allclose(parts.base, 0.0, atol=1e-10)
+    np.testing.assert_allclose(parts.parts.sum(axis=2), fitted.factors, rtol=0, atol=1e-9)
+    split = historical_decomposition(fitted, mixed, target="Q")
+    np.testing.assert_allclose(split.common + split.idiosyncratic, split.series, atol=1e-10)
+    sums = np.asarray(split.series).reshape(-1, 3).sum(axis=1)
+    np.testing.assert_allclose(sums, quarterly["Q"], rtol=1e-9)
 
 
 def test_bad_requests_are_named(panel):

@@ -1,5 +1,7 @@
 """Conditional forecasts against dense Gaussian algebra and statsmodels; contradictions named."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pandas as pd
@@ -7,7 +9,9 @@ import pytest
 
 from factor_worlds import stationary_law
 from jaxfc.factors import EM, PCA, DynamicFactorModel, TwoStepEM
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.panel_law import expected_panel
+from jaxfc.factors.scenario_paths import check_identities, scenario_panel
 from jaxfc.factors.scenarios import conditional_forecast
 from jaxfc.panel import Panel
 
@@ -35,11 +39,17 @@ def panel():
     return make_panel()
 
 
-@pytest.fixture(scope="module", params=["diagonal", "full"])
+METHODS = {
+    "diagonal": {"method": EM(max_steps=4)},
+    "full": {"method": EM(max_steps=4), "idiosyncratic": "full"},
+    "AR(1)": {"method": EM(max_steps=4), "errors": AutoregressiveErrors()},
+    "two-step": {"method": TwoStepEM(max_steps=2)},
+}
+
+
+@pytest.fixture(scope="module", params=METHODS)
 def fitted(request, panel):
-    model = DynamicFactorModel(
-        1, 2, method=EM(max_steps=4), idiosyncratic=request.param, variance_floor=1e-2
-    )
+    model = DynamicFactorModel(1, 2, variance_floor=1e-2, **METHODS[request.param])
     return model.fit(panel, throw=False)
 
 
@@ -84,11 +94,15 @@ def dense_law(fitted, values, observed):
     for _ in range(num_lags, num_times):  # Cov[f_{t+h}, f_t] = sum_l A_l Cov[f_{t+h-l}, f_t]
         lags.append(sum(slopes[i] @ lags[-1 - i] for i in range(num_lags)))
     joint = np.zeros((num_times, num_series, num_times, num_series))
+    ar = parameters.idiosyncratic_ar
+    ar = np.zeros(num_series) if ar is None else ar
     for t in range(num_times):
         for s in range(t + 1):
             part = loadings @ lags[t - s] @ loadings.T
-            if s == t:
-                part = part + (np.diag(cov) if cov.ndim == 1 else cov)
+            if cov.ndim == 1:
+                part = part + np.diag(cov * ar ** (t - s))
+            elif s == t:
+                part = part + cov
             joint[t, :, s, :], joint[s, :, t, :] = part, part.T
     scale, centre = np.asarray(fitted.scaling.scale), np.asarray(fitted.scaling.centre)
     joint = scale[:, None, None] * joint * scale
@@ -147,11 +161,11 @@ def test_statsmodels_says_the_same(plain, panel, paths):
     np.testing.assert_allclose(np.asarray(answer.std)[free] ** 2, variance[free], rtol=1e-8)
 
 
-def test_draws_have_the_exact_law(plain, panel, paths):
+def test_draws_have_the_exact_law(fitted, panel, paths):
     num_draws = 20_000
-    exact = conditional_forecast(plain, panel, HORIZON, paths)
+    exact = conditional_forecast(fitted, panel, HORIZON, paths)
     drawn = conditional_forecast(
-        plain, panel, HORIZON, paths, num_draws=num_draws, key=jax.random.key(0)
+        fitted, panel, HORIZON, paths, num_draws=num_draws, key=jax.random.key(0)
     )
     error = np.asarray(drawn.mean - exact.mean)
     assert np.all(np.abs(error) <= 5 * np.asarray(exact.std) / np.sqrt(num_draws) + 1e-12)
@@ -251,8 +265,6 @@ def mixed():
 
 def test_a_quarter_and_its_months_must_agree(mixed):
     """The checks of paths need no fit: a quarter given with all its months, and its calendar."""
-    from jaxfc.factors.scenario_paths import check_identities, scenario_panel
-
     identity = {"Q": 1.0, "m": -1.0}
     right = scenario_panel(mixed, 3, {"m": [1.0, 2.0, 3.0], "Q": [NAN, NAN, 6.0]})
     check_identities(right, 24, [identity], 1e-6)
@@ -266,24 +278,47 @@ def test_a_quarter_and_its_months_must_agree(mixed):
         scenario_panel(mixed, 3, {"Q": [NAN, 7.0, NAN]})
 
 
-def test_what_has_no_exact_answer_is_refused(plain, panel):
+@pytest.fixture(scope="module")
+def mixed_fit(mixed):
+    return DynamicFactorModel(1, 1, method=EM(max_steps=4)).fit(mixed, throw=False)
+
+
+def test_stocks_given_beside_flows(mixed_fit, mixed):
+    """The quarter that is not over yet is no obstacle: exact mean, and the spread of draws."""
+    known = np.asarray(mixed.index < "2019-11")[:, None]
+    vintage = dataclasses.replace(mixed, observed=mixed.observed & known)
+    paths = {"a": [2.0, 2.0, NAN], "m": [1.0, NAN, NAN]}
+    exact = conditional_forecast(mixed_fit, vintage, 3, paths)
+    extended = scenario_panel(vintage, 3, paths)
+    expected = expected_panel(mixed_fit, *extended.arrays(), extended.aggregation)
+    np.testing.assert_allclose(exact.mean, expected[-3:], rtol=0, atol=1e-9)
+    num_draws = 20_000
+    drawn = conditional_forecast(
+        mixed_fit, vintage, 3, paths, num_draws=num_draws, key=jax.random.key(1)
+    )
+    off = np.abs(np.asarray(drawn.cov - exact.cov)).reshape(12, 12)
+    spread = np.asarray(exact.std).ravel()
+    assert np.all(off <= 7 * np.outer(spread, spread) / np.sqrt(num_draws) + 1e-12)
+
+
+def test_a_given_quarter_is_the_sum_of_its_drawn_months(mixed_fit, mixed):
+    paths = {"Q": [NAN, NAN, 6.0]}
+    with pytest.raises(ValueError, match="'Q' is a flow over several rows"):
+        conditional_forecast(mixed_fit, mixed, 3, paths)
+    key = jax.random.key(2)
+    drawn = conditional_forecast(mixed_fit, mixed, 3, paths, num_draws=50, key=key)
+    np.testing.assert_allclose(drawn.draws[:, :, 3].sum(axis=1), 6.0, rtol=1e-9)
+    assert float(jax.numpy.std(drawn.draws[:, 0, 3])) > 0.1
+
+
+def test_what_has_no_answer_is_refused(plain, panel):
     paths = {"a": [1.0] * HORIZON}
-    for method in (PCA(), TwoStepEM(max_steps=1)):
-        other = DynamicFactorModel(1, 1, method=method).fit(panel.window(0, 17), throw=False)
-        with pytest.raises(ValueError, match="not moments given the observed cells"):
-            conditional_forecast(other, panel, HORIZON, paths)
+    other = DynamicFactorModel(1, 1, method=PCA()).fit(panel.window(0, 17), throw=False)
+    with pytest.raises(ValueError, match="not moments given the observed cells"):
+        conditional_forecast(other, panel, HORIZON, paths)
     with pytest.raises(ValueError, match="both num_draws and key"):
         conditional_forecast(plain, panel, HORIZON, paths, num_draws=10)
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        conditional_forecast(plain, panel, HORIZON, paths, num_draws=1, key=jax.random.key(0))
     with pytest.raises(ValueError, match="has 3 series, the fitted model 4"):
         conditional_forecast(plain, panel.select(list("abc")), HORIZON, paths)
-
-
-def test_full_errors_have_no_draws(panel):
-    model = DynamicFactorModel(
-        1, 2, method=EM(max_steps=4), idiosyncratic="full", variance_floor=1e-2
-    )
-    fitted = model.fit(panel, throw=False)
-    with pytest.raises(ValueError, match="leave num_draws out"):
-        conditional_forecast(
-            fitted, panel, HORIZON, {"a": [1.0] * 3}, num_draws=5, key=jax.random.key(0)
-        )
