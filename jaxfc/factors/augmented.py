@@ -193,14 +193,14 @@ def augmented_parameters(
 
 def error_law(layout: StateLayout, ar: Array, variances: Array) -> Float[Array, "errors errors"]:
     """Stationary covariance of the errors and their lags, S_i r_i^|j - k|."""
-    first = layout.num_factor_states
-    cov = jnp.zeros((layout.num_states - first,) * 2, variances.dtype)
-    for i, start in enumerate(layout.error_positions - first):
-        window = layout.windows[i]
-        for j in range(window):
-            for k in range(window):
-                cov = cov.at[start + j, start + k].set(variances[i] * ar[i] ** abs(j - k))
-    return cov
+    series, lag = layout.error_cells
+    row, column = np.nonzero(np.equal.outer(series, series))
+    # Whole powers one by one: their derivative exists at r = 0.
+    powers = jnp.stack([ar**distance for distance in range(max(layout.windows))])
+    values = variances[series[row]] * powers[np.abs(lag[row] - lag[column]), series[row]]
+    position = layout.error_positions[series] + lag - layout.num_factor_states
+    cov = jnp.zeros((len(series), len(series)), variances.dtype)
+    return cov.at[position[row], position[column]].set(values)
 
 
 def factor_law(

@@ -56,6 +56,13 @@ class StateLayout(NamedTuple):
         positions[np.concatenate([np.flatnonzero(is_short), np.flatnonzero(~is_short)])] = starts
         return positions
 
+    @property
+    def error_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Series and lag of every error in the state, series by series."""
+        series = np.repeat(np.arange(len(self.windows)), self.windows)
+        first = np.cumsum(self.windows) - self.windows
+        return series, np.arange(len(series)) - first[series]
+
 
 def aggregation_weights(rows: AggregationRows) -> np.ndarray:
     """w[t, i, j], the weight of x_i,t-j in what is observed of series i in row t.
@@ -111,9 +118,9 @@ def state_design(
     kept = jnp.pad(kept, pad)
     common = (kept[..., None] * loadings[:, None, :]).reshape(*kept.shape[:-1], -1)
     errors = jnp.zeros((*kept.shape[:-1], layout.num_states - layout.num_factor_states), kept.dtype)
-    for i, start in enumerate(layout.error_positions - layout.num_factor_states):
-        window = layout.windows[i]
-        errors = errors.at[..., i, start : start + window].set(kept[..., i, :window])
+    series, lag = layout.error_cells
+    position = layout.error_positions[series] + lag - layout.num_factor_states
+    errors = errors.at[..., series, position].set(kept[..., series, lag])
     return jnp.concatenate([common, errors], axis=-1)
 
 

@@ -1,5 +1,8 @@
 """Errors as states: against dense Gaussian algebra and against statsmodels at its parameters."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -110,6 +113,23 @@ def test_growth_of_a_quarter_equals_dense_algebra(panel, num_lags):
     space = ar_error_space(parameters_of(world, AR), jnp.asarray(weights))
     assert space.num_states == 2 * 5 + 3 + 5
     assert_allclose(loglik(space, values, observed), expected, rtol=1e-11)
+
+
+def test_derivatives_are_finite_where_errors_are_independent(mixed_panel):
+    world = make_world(5, 2, 1)
+    values, observed = jnp.asarray(mixed_panel.values), jnp.asarray(mixed_panel.observed)
+
+    def of_ar(ar):
+        parameters = parameters_of(world, np.zeros(5))
+        parameters = dataclasses.replace(parameters, idiosyncratic_ar=ar)
+        space = ar_error_space(parameters, mixed_panel.aggregation)
+        return space.log_prob(values, observed, implementation="univariate")
+
+    step = 1e-5 * np.eye(5)[1]
+    gradient = jax.jit(jax.grad(of_ar))(jnp.zeros(5))
+    numeric = (of_ar(jnp.asarray(step)) - of_ar(jnp.asarray(-step))) / 2e-5
+    assert np.all(np.isfinite(gradient))
+    assert_allclose(gradient[1], numeric, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
