@@ -23,6 +23,9 @@ companion form. Its own gradient D = (1/2) P^{-1} (E[d d' | x] - P) P^{-1} then 
 through the adjoint Lyapunov equation L = A' L A + D: G_A = (2 L A P) and G_Q = (B' L B), cut to the
 first block row of the companion matrix.
 
+AR(1) errors and low-frequency flows add bands to the precision of the path instead of blocks on its
+diagonal, and flows have latent scalars of their own; the identity is the same.
+
 Q is a handful of sums over moments, so that automatic differentiation of it is these formulas; what
 it spares is differentiating the smoother. The moments are differentiated only for second
 derivatives, d/dtheta [dQ/dtheta (theta; m(theta))].
@@ -34,6 +37,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.coupled import centred_values, coupled_misfit, factors_only, residuals_of
 from jaxfc.factors.em import INITIAL, EMStep, PanelData
 from jaxfc.factors.moments import (
     ClosedForm,
@@ -41,6 +45,7 @@ from jaxfc.factors.moments import (
     Moments,
     expected_factor_loglik,
 )
+from jaxfc.factors.weighting import weights_on
 from jaxfc.typing import Array, Float
 from jaxfc_kernels.collapse import LOG_2PI, packed_indices, unpack
 from jaxfc_kernels.var_precision import stationary_block_cov
@@ -54,21 +59,23 @@ def loglik(
     presample: int | None = None,
     moments: Moments | None = None,
 ) -> Float[Array, ""]:
-    """ln p(observed cells; parameters) of the standardised panel, diagonal idiosyncratic errors.
+    """ln p(observed cells; parameters) of the standardised panel, errors independent over series.
 
     The gradient costs one E-step (Fisher's identity; derivation at the top of the file) and can
     itself be differentiated in forward mode, so that Hessian-vector products and
     `jax.jacfwd(jax.grad(...))` work, under `jit` and `vmap` too. Differentiable in the parameters
     and in `data.values`, with derivative zero where nothing is observed.
 
-    **Arguments:** `parameters` in standardised units; `data` values (time, series) and mask;
+    **Arguments:** `parameters` in standardised units; `data` values (time, series) and mask, with
+    its `coupling` where errors are AR(1) over time or series are low-frequency flows;
     `initial`: "stationary" takes the law of the first factors from the transition and the
     innovation covariance (and ignores `initial_mean`, `initial_cov`), "estimated" takes it from
     `parameters`, as the law of the `presample` periods (default: as many as there are lags) before
     the panel and of what follows; `moments`: how the E-step is computed, `ClosedForm()` if None.
 
-    **Raises:** `ValueError` for an unknown `initial` and for errors that are correlated across
-    series or over time. A transition that is not stationary gives NaN with initial="stationary".
+    **Raises:** `ValueError` for an unknown `initial`, for errors that are correlated across series,
+    and for AR(1) errors without a coupling. A transition that is not stationary gives NaN with
+    initial="stationary".
 
     Source: Fisher (1925); Dempster, Laird and Rubin (1977), section 3; Koopman and Shephard (1992).
     """
@@ -80,10 +87,10 @@ def loglik(
             f"got a covariance matrix {parameters.idiosyncratic_cov.shape}; estimate with "
             "idiosyncratic='diagonal'."
         )
-    if parameters.idiosyncratic_ar is not None:
+    if parameters.idiosyncratic_ar is not None and data.coupling is None:
         raise ValueError(
-            "the score needs errors that are independent over time, got AR(1) errors; leave "
-            "idiosyncratic_ar out."
+            "AR(1) errors need the gaps of the panel: give `data` its coupling (fitted_data of a "
+            "fitted model has it), or leave idiosyncratic_ar out."
         )
     if presample is None:
         presample = parameters.num_lags if initial == "estimated" else 0
@@ -124,20 +131,48 @@ def symmetric(matrix: Float[Array, "rows rows"]) -> Float[Array, "rows rows"]:
 
 
 def expected_complete_loglik(
-    parameters: FactorParameters, data: PanelData, posterior: FactorPosterior, presample: int
+    step: EMStep, parameters: FactorParameters, data: PanelData, states: FactorPosterior
 ) -> Float[Array, ""]:
-    """Q(theta; m) = E[ln p(x, F; theta)] with the moments of F held fixed."""
-    means, covs = posterior.means[presample:], posterior.covs[presample:]
+    """Q(theta; m) = E[ln p(x, F; theta)] with the moments of F and of flows' scalars held fixed."""
+    after = states.after(step.presample)
+    if data.coupling is not None:
+        measurement = expected_coupled(step, parameters, data, after)
+        return measurement + expected_factor_loglik(
+            parameters, factors_only(states, parameters.num_factors)
+        )
     loadings, variances = parameters.loadings, parameters.idiosyncratic_cov
-    residuals = data.values - data.observed * (parameters.intercept + means @ loadings.T)
+    residuals = data.values - data.observed * (parameters.intercept + after.means @ loadings.T)
     num_factors = loadings.shape[1]
     rows, columns, _ = packed_indices(num_factors)
-    cov_sums = unpack(data.observed.T @ covs[:, rows, columns], num_factors)
+    cov_sums = unpack(data.observed.T @ after.covs[:, rows, columns], num_factors)
     spread = jnp.einsum("ni,nij,nj->n", loadings, cov_sums, loadings)
     squares = jnp.sum(residuals**2, axis=0) + spread
     counts = jnp.sum(data.observed, axis=0)
     measurement = -0.5 * jnp.sum(counts * (LOG_2PI + jnp.log(variances)) + squares / variances)
-    return measurement + expected_factor_loglik(parameters, posterior)
+    return measurement + expected_factor_loglik(parameters, states)
+
+
+def expected_coupled(
+    step: EMStep, parameters: FactorParameters, data: PanelData, states: FactorPosterior
+) -> Float[Array, ""]:
+    """The part of the panel where it couples periods: E[ln p(x, s | F)], s the flows' scalars.
+
+    With H the bands of what the panel adds to the precision of the path, its quadratic form has the
+    expectation (misfit at the means) + tr(H Cov[path]); a band below the diagonal counts twice.
+    """
+    coupling = data.coupling
+    assert coupling is not None
+    centred = centred_values(data.values, data.observed, parameters.intercept, coupling)
+    collapsed = step.collapse(parameters, data, centred)
+    left = residuals_of(parameters, coupling, centred, data.observed, states.means)
+    weights = weights_on(parameters.error_weights, centred.shape[0])
+    misfit = coupled_misfit(parameters, coupling, left, data.observed, weights)
+    spread = jnp.sum(collapsed.information * states.covs)
+    if collapsed.lagged_information is not None:
+        num_bands = collapsed.lagged_information.shape[0]
+        lagged = states.lag_covs[1 : num_bands + 1]
+        spread = spread + 2.0 * jnp.sum(collapsed.lagged_information * lagged)
+    return -0.5 * (collapsed.log_normaliser + misfit + spread)
 
 
 @jax.custom_jvp
@@ -157,8 +192,10 @@ def fisher_jvp(
     step, parameters, data = primals
     expectation = step.expect(parameters, data)
 
-    def expected(parameters: FactorParameters, data: PanelData) -> Float[Array, ""]:
-        return expected_complete_loglik(parameters, data, expectation.posterior, step.presample)
+    def expected(parameters: FactorParameters, values: Array) -> Float[Array, ""]:
+        changed = dataclasses.replace(data, values=values)
+        return expected_complete_loglik(step, parameters, changed, expectation.states)
 
-    _, slope = jax.jvp(expected, (parameters, data), tangents[1:])
+    _, parameter_slopes, data_slopes = tangents
+    _, slope = jax.jvp(expected, (parameters, data.values), (parameter_slopes, data_slopes.values))
     return expectation.loglik, slope

@@ -7,13 +7,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose
 
+from coupled_worlds import small_world
 from factor_worlds import dense_answer, make_world, simulate, stationary_law
+from jaxfc.calendar import aggregation_pattern, aggregation_rows
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.coupled import make_coupling, plan_flows
 from jaxfc.factors.em import EMStep, PanelData
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.likelihood import loglik, with_initial_law
 from jaxfc.factors.moments import ClosedForm
@@ -160,12 +165,70 @@ def test_a_batch_under_jit_and_the_kalman_engine_agree():
     assert_allclose(kalman, product(parameters), rtol=1e-8)
 
 
+def coupled_case(flows):
+    """AR(1) errors over gaps; with `flows` the last two of five series are quarterly sums."""
+    world, ar = small_world(num_lags=1)
+    index = pd.date_range("2000-01-31", periods=16, freq="ME")
+    kinds = ("stock",) * 3 + (("change_in_flow", "flow_sum") if flows else ("stock",) * 2)
+    frequencies = ("M",) * 3 + (("Q",) * 2 if flows else ("M",) * 2)
+    rows = aggregation_rows(index, "M", frequencies, kinds) if flows else None
+    plan = plan_flows(rows)
+    observed = np.random.default_rng(3).random((16, 5)) < 0.8
+    if plan is not None:
+        ar[list(plan.columns)] = 0.0
+        for i in plan.columns:
+            pattern = aggregation_pattern(index, "M", frequencies[i], kinds[i])
+            observed[:, i] = np.asarray(pattern.answered)
+    mask = jnp.asarray(observed, float)
+    coupling = make_coupling(AutoregressiveErrors(3), plan, mask, rows)
+    values = np.where(observed, np.random.default_rng(4).normal(size=observed.shape), 0.0)
+    arrays = (jnp.asarray(a) for a in world)
+    parameters = FactorParameters(*arrays, idiosyncratic_ar=jnp.asarray(ar))
+    return parameters, PanelData(jnp.asarray(values), mask, coupling=coupling)
+
+
+@pytest.mark.parametrize("flows", [False, True])
+def test_score_and_curvature_with_errors_that_remember_and_flows(flows):
+    """The E-step's likelihood is checked against dense algebra in `test_coupled`."""
+    parameters, data = coupled_case(flows)
+    (value, score), (plain_value, plain) = both_scores(parameters, data, "stationary")
+    assert_allclose(value, plain_value, rtol=1e-13)
+    names = ("loadings", "intercept", "idiosyncratic_cov", "transition", "idiosyncratic_ar")
+    for name in names:
+        ours, theirs = getattr(score[0], name), getattr(plain[0], name)
+        assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10 * np.abs(value), err_msg=name)
+    assert_allclose(score[1], plain[1], rtol=1e-10, atol=1e-10)
+
+    # A flow's own errors have no memory: its coefficient is no parameter.
+    assert data.coupling is not None
+    stocks = np.asarray(data.coupling.stocks) > 0
+    everything = parameters.idiosyncratic_ar
+    assert everything is not None
+    chosen = tuple(getattr(parameters, name) for name in names[:-1])
+    vector, back = ravel_pytree((*chosen, everything[stocks]))
+
+    def gradient(vector):
+        def inner(vector):
+            *parts, ar = back(vector)
+            parts.append(everything.at[stocks].set(ar))
+            changes = dict(zip(names, parts, strict=True))
+            return loglik(dataclasses.replace(parameters, **changes), data)
+
+        return jax.grad(inner)(vector)
+
+    direction = jnp.asarray(np.random.default_rng(5).normal(size=vector.shape))
+    product = jax.jit(lambda v: jax.jvp(gradient, (v,), (direction,))[1])(vector)
+    score_of, step = jax.jit(gradient), 1e-5 * direction
+    differences = (score_of(vector + step) - score_of(vector - step)) / 2e-5
+    assert_allclose(product, differences, atol=1e-7 * np.abs(product).max())
+
+
 def test_unsuitable_errors_are_refused():
     _, parameters, data = case(1, "stationary")
     full = dataclasses.replace(parameters, idiosyncratic_cov=jnp.eye(5))
     with pytest.raises(ValueError, match="independent across series"):
         loglik(full, data)
-    with pytest.raises(ValueError, match="independent over time"):
+    with pytest.raises(ValueError, match="need the gaps of the panel"):
         loglik(dataclasses.replace(parameters, idiosyncratic_ar=jnp.zeros(5)), data)
     with pytest.raises(ValueError, match="initial must be one of"):
         loglik(parameters, data, initial="free")
