@@ -28,26 +28,22 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from nowcastbox.core.data import MixedFrequencyData
 from nowcastbox.models import MixedFreqDFM
-from nowcastbox.models import em as nowcastbox_em
 from panels import SIZES, draw_panel, starting_point
-from statsmodels.tsa.statespace.dynamic_factor_mq import DynamicFactorMQ
+from peers import MAX_STEPS, Nowcastbox, Statsmodels, frame
 from timing import compile_seconds, cpu_seconds, report
 
 from jaxfc.factors import EM, ClosedForm, DynamicFactorModel
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.em import EMStep, PanelData
 from jaxfc.factors.iterate import iterate
-from jaxfc_kernels.var_precision import stationary_block_cov
 
 TABLES = ("em_iteration", "em_likelihood", "em_fit")
 MISSING = 0.2
 TIGHT = 1e-8
 USUAL = 1e-6
 NO_FLOOR = 1e-12
-MAX_STEPS = 500
 
 
 def em_step(initial: str, num_lags: int) -> EMStep:
@@ -64,113 +60,6 @@ def em_step(initial: str, num_lags: int) -> EMStep:
 def as_function(step: EMStep) -> Callable:
     """The step as a plain function: `jax.jit` asks for something hashable."""
     return lambda parameters, data: step(parameters, data)
-
-
-def frame(values: np.ndarray, observed: np.ndarray) -> pd.DataFrame:
-    """The panel as the peers take it: monthly, NaN where missing."""
-    index = pd.period_range("1980-01", periods=values.shape[0], freq="M")
-    columns = [f"x{i}" for i in range(values.shape[1])]
-    return pd.DataFrame(np.where(observed > 0, values, np.nan), index=index, columns=columns)
-
-
-class Statsmodels:
-    """DynamicFactorMQ and its parameters in our form."""
-
-    def __init__(self, table: pd.DataFrame, num_factors: int, num_lags: int):
-        self.num_factors, self.num_lags = num_factors, num_lags
-        self.model = DynamicFactorMQ(
-            table,
-            factors=1,
-            factor_multiplicities=num_factors,  # one block: a joint VAR, not one per factor
-            factor_orders=num_lags,
-            idiosyncratic_ar1=False,
-            standardize=False,
-        )
-
-    def iterate(self, params: np.ndarray, init=None):
-        """One EM iteration."""
-        return self.model._em_iteration(params, init=init, mstep_method="missing")
-
-    def fit(self, tolerance: float, return_params: bool):
-        """Their EM from their start."""
-        return self.model.fit_em(
-            maxiter=MAX_STEPS, tolerance=tolerance, disp=False, return_params=return_params
-        )
-
-    def parameters(self, params: np.ndarray, init=None) -> FactorParameters:
-        """Their parameters; `init` is their law of the state (f_1, f_0, ...), newest first."""
-        self.model.update(params)
-        space = self.model.ssm
-        num_factors, num_lags = self.num_factors, self.num_lags
-        states = num_factors * num_lags
-        transition = np.asarray(space["transition"])[:num_factors, :states]
-        transition = transition.reshape(num_factors, num_lags, num_factors).swapaxes(0, 1)
-        innovation_cov = np.asarray(space["state_cov"])[:num_factors, :num_factors]
-        if init is None:
-            mean = np.zeros(states)
-            cov = np.asarray(stationary_block_cov(jnp.asarray(transition), innovation_cov))
-        else:
-            ascending = np.arange(states).reshape(num_lags, num_factors)[::-1].ravel()
-            mean = np.asarray(init.constant)[ascending]
-            cov = np.asarray(init.stationary_cov)[np.ix_(ascending, ascending)]
-        loadings = np.asarray(space["design"])[:, :num_factors]
-        variances = np.diag(np.asarray(space["obs_cov"]))
-        return as_parameters(loadings, variances, transition, innovation_cov, mean, cov)
-
-
-class Nowcastbox:
-    """MixedFreqDFM and its parameters in our form."""
-
-    def __init__(self, table: pd.DataFrame, num_factors: int, num_lags: int):
-        self.num_factors, self.num_lags = num_factors, num_lags
-        self.panel = MixedFrequencyData(table, "M")
-        self.layout = nowcastbox_em.build_layout(self.panel, num_factors, num_lags, None, "iid")
-        self.start = nowcastbox_em.pca_initial_parameters(self.panel, self.layout)
-        self.values = self.panel.values
-        self.method = MixedFreqDFM().filter_method
-
-    def expect(self, params):
-        """E-step."""
-        space = nowcastbox_em.build_state_space(params, self.layout, self.values.shape[0])
-        return nowcastbox_em.e_step(space, self.values, method=self.method)
-
-    def iterate(self, params):
-        """One EM iteration."""
-        return nowcastbox_em.m_step(self.expect(params), self.layout, self.values, params)
-
-    def fit(self, tolerance: float) -> nowcastbox_em.EMOutcome:
-        """Their EM from their start."""
-        return nowcastbox_em.run_em(
-            self.start,
-            self.layout,
-            self.values,
-            max_iter=MAX_STEPS,
-            tol=tolerance,
-            method=self.method,
-        )
-
-    def parameters(self, params) -> FactorParameters:
-        """Their parameters with the stationary initial law."""
-        shape = (self.num_factors, self.num_lags, self.num_factors)
-        transition = params.transition[0].reshape(shape).swapaxes(0, 1)
-        innovation_cov = params.factor_cov[0]
-        cov = np.asarray(stationary_block_cov(jnp.asarray(transition), innovation_cov))
-        loadings = params.loadings[:, : self.num_factors]
-        mean = np.zeros(cov.shape[0])
-        return as_parameters(loadings, params.obs_var, transition, innovation_cov, mean, cov)
-
-
-def as_parameters(loadings, variances, transition, innovation_cov, mean, cov) -> FactorParameters:
-    """Arrays as `FactorParameters`."""
-    return FactorParameters(
-        loadings=jnp.asarray(loadings),
-        intercept=jnp.zeros(loadings.shape[0]),
-        idiosyncratic_cov=jnp.asarray(variances),
-        transition=jnp.asarray(transition),
-        innovation_cov=jnp.asarray(innovation_cov),
-        initial_mean=jnp.asarray(mean),
-        initial_cov=jnp.asarray(cov),
-    )
 
 
 def largest_difference(a: FactorParameters, b: FactorParameters, names: tuple[str, ...]) -> float:
