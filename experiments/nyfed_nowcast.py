@@ -3,7 +3,8 @@
     python -m experiments.nyfed_nowcast [--quick] [--data FOLDER] [--out FOLDER]
 
 Reads the specification and the vintages in `frbny_nowcast` (Bok et al. 2018), transforms the series
-as they say, fits every vintage, writes tables (CSV) and pictures (PNG).
+as they say, fits blocks of factors with AR(1) errors to the first vintage, and nowcasts GDP in all
+of them, with the news between two. Writes tables (CSV) and pictures (PNG).
 """
 
 import argparse
@@ -11,6 +12,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pandas as pd
@@ -19,8 +21,12 @@ from matplotlib.axes import Axes
 import jaxfc
 from experiments.shared_data import shared_folder
 from jaxfc import report
+from jaxfc.factors.blocks import Blocks
 from jaxfc.factors.diagnostics import r_squared
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.history import historical_decomposition
+from jaxfc.factors.news import news
+from jaxfc.factors.panel_law import covering, expected_panel
 
 # The names of the specification; periods are those of the series' own frequency.
 TRANSFORMATIONS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
@@ -38,30 +44,39 @@ class Config:
     vintages: tuple[str, ...] = ("2016-06-29", "2016-12-16", "2016-12-23", "2017-01-27")
     start: str = "2000-01-31"
     categories: tuple[str, ...] | None = None
-    num_factors: int = 2
     num_lags: int = 1
-    max_steps: int = 300
+    rtol: float = 1e-5
+    max_steps: int = 500
     target: str = "GDPC1"
     quarter: str = "2016-12-31"
-    num_draws: int = 500
+    news_vintages: tuple[str, str] = ("2016-12-16", "2016-12-23")
     data: str | None = None
     out: str = "nyfed_nowcast"
 
 
 QUICK = Config(
-    vintages=("2016-12-16", "2017-01-27"),
+    vintages=("2016-12-16", "2016-12-23", "2017-01-27"),
     start="2008-01-31",
     categories=("National Accounts", "Manufacturing", "Surveys"),
-    num_factors=1,
     max_steps=3,
-    num_draws=20,
 )
 
 
-def make_model(config: Config) -> jaxfc.DynamicFactorModel:
-    """The model: the one place to change it. Quarterly growth needs a method that reads flows."""
-    method = jaxfc.TwoStepEM(restart=False, conditional_cov=True, max_steps=config.max_steps)
-    return jaxfc.DynamicFactorModel(config.num_factors, config.num_lags, method=method)
+def make_model(config: Config, specification: pd.DataFrame) -> jaxfc.DynamicFactorModel:
+    """The model, the one place to change it: the specification's blocks, one factor each."""
+    columns = [name for name in specification.columns if name.startswith("Block")]
+    members = {
+        column.partition("-")[2]: tuple(specification.index[specification[column] == 1])
+        for column in columns
+    }
+    blocks = Blocks({block: names for block, names in members.items() if len(names) > 1})
+    return jaxfc.DynamicFactorModel(
+        blocks.total,
+        config.num_lags,
+        method=jaxfc.EM(rtol=config.rtol, max_steps=config.max_steps),
+        errors=AutoregressiveErrors(),
+        restrictions=blocks,
+    )
 
 
 def read_sheet(path: Path) -> pd.DataFrame:
@@ -122,18 +137,49 @@ def read_panel(config: Config, specification: pd.DataFrame, vintage: str) -> jax
     return panel.extend(max(missing, 0))
 
 
-def nowcast_of(
-    config: Config, fitted: jaxfc.FittedFactorModel, panel: jaxfc.Panel
-) -> dict[str, float]:
-    """The nowcast of the target in the quarter, and the published value if there is one."""
-    result = jaxfc.nowcast(fitted, panel, config.num_draws, key=jax.random.key(0))
-    native = panel.native(result.mean)[config.target]
-    row, column = panel.index.get_loc(config.quarter), panel.names.index(config.target)
-    known = bool(panel.observed[row, column])
-    return {
-        "mean": float(native.loc[config.quarter]),
-        "published": float(panel.values[row, column]) if known else np.nan,
+def vintage_nowcasts(
+    config: Config, fitted: jaxfc.FittedFactorModel, panels: dict[str, jaxfc.Panel]
+) -> pd.DataFrame:
+    """The nowcast of the target's quarter in every vintage, and the published value if any."""
+    rows = {}
+    expectation = eqx.filter_jit(expected_panel)
+    for vintage, panel in panels.items():
+        widened = covering(fitted, panel.observed)
+        expected = expectation(widened, *panel.arrays(), panel.aggregation)
+        native = panel.native(expected)[config.target]
+        row, column = panel.index.get_loc(config.quarter), panel.names.index(config.target)
+        known = bool(panel.observed[row, column])
+        rows[pd.Timestamp(vintage)] = {
+            "mean": float(native.loc[config.quarter]),
+            "published": float(panel.values[row, column]) if known else np.nan,
+        }
+    return pd.DataFrame(rows).T
+
+
+def explain(
+    config: Config,
+    fitted: jaxfc.FittedFactorModel,
+    panels: dict[str, jaxfc.Panel],
+    categories: pd.Series,
+) -> pd.DataFrame:
+    """Why the nowcast moved between two vintages, by category, and the waterfall by series."""
+    old, new = (panels[vintage] for vintage in config.news_vintages)
+    moved = news(fitted, old, new, target=config.target, period=config.quarter, removed="revise")
+    table = moved.by_series()
+    impacts = table["news"].to_dict() | {
+        "revisions": table["revision"].sum(),
+        "values withdrawn": table["removal"].sum(),
     }
+    axes = report.plot_news_waterfall(
+        impacts,
+        moved.old_nowcast,
+        moved.new_nowcast,
+        title=f"{config.target} in the quarter to {config.quarter}: "
+        f"{' to '.join(config.news_vintages)}",
+        unit="percent, annual rate",
+    )
+    save(axes, Path(config.out) / "waterfall.png")
+    return moved.by_group(categories.to_dict())
 
 
 def save(axes: Axes, path: Path) -> None:
@@ -162,15 +208,15 @@ def run(config: Config) -> dict[str, pd.DataFrame]:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     specification = read_specification(config)
-    model, rows, tables = make_model(config), {}, {}
-    for vintage in config.vintages:
-        panel = read_panel(config, specification, vintage)
-        fitted = model.fit(panel, throw=False)
-        print(f"{vintage}: {panel.num_series} series, {int(fitted.num_steps)} steps")
-        rows[pd.Timestamp(vintage)] = nowcast_of(config, fitted, panel)
-        if vintage == config.vintages[-1]:
-            tables = describe(config, fitted, panel)
-    nowcasts = pd.DataFrame(rows).T
+    panels = {v: read_panel(config, specification, v) for v in config.vintages}
+    last = max(panel.num_times for panel in panels.values())
+    panels = {v: panel.extend(last - panel.num_times) for v, panel in panels.items()}
+    first = panels[config.vintages[0]]
+    fitted = make_model(config, specification).fit(first, throw=False)
+    print(f"{first.num_series} series, EM: {int(fitted.num_steps)} steps")
+    tables = describe(config, fitted, first)
+    nowcasts = vintage_nowcasts(config, fitted, panels)
+    tables["news"] = explain(config, fitted, panels, specification["Category"])
     published = nowcasts["published"].dropna()
     axes = report.plot_nowcast_evolution(
         nowcasts[["mean"]],

@@ -39,9 +39,13 @@ def test_nyfed_nowcast(shared_data, tmp_path):
     tables = nyfed_nowcast.run(config)
     nowcasts = tables["nowcasts"]
     # GDP grew by 1.9% at an annual rate in the last quarter of 2016, first published in January.
-    np.testing.assert_allclose(nowcasts["published"], [np.nan, 1.87], atol=0.01)
-    assert 0.0 < nowcasts["mean"].iloc[0] < 4.0
-    assert pictures(tmp_path) >= {"r_squared", "missing", "overlay", "history", "nowcasts"}
+    np.testing.assert_allclose(nowcasts["published"], [np.nan, np.nan, 1.87], atol=0.01)
+    assert nowcasts["mean"].iloc[:2].between(0.0, 4.0).all()
+    np.testing.assert_allclose(*nowcasts.iloc[2], rtol=1e-12)
+    moved = nowcasts["mean"].iloc[1] - nowcasts["mean"].iloc[0]
+    np.testing.assert_allclose(tables["news"]["total"].sum(), moved, atol=1e-9)
+    shown = {"r_squared", "missing", "overlay", "history", "nowcasts", "waterfall"}
+    assert pictures(tmp_path) >= shown
 
 
 def test_transformations_are_those_of_the_specification():

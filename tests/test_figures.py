@@ -116,7 +116,13 @@ def test_waterfall_leads_from_old_to_new():
     many = draw(
         report.plot_news_waterfall({f"s{i}": 0.1 * i for i in range(9)}, 0.0, 3.6, max_bars=3)
     )
-    assert row_names(many) == ["old nowcast", "s8", "s7", "7 others", "new nowcast"]
+    assert row_names(many) == ["old nowcast", "s8", "s7", "6 others", "new nowcast"]
+
+
+def test_waterfall_without_news_has_no_bar():
+    axes = draw(report.plot_news_waterfall({"x": 0.0}, 1.0, 1.0))
+    assert row_names(axes) == ["old nowcast", "new nowcast"]
+    assert len(axes.patches) == 0
 
 
 def test_waterfall_refuses_what_does_not_add_up():

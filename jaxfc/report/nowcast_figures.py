@@ -67,7 +67,8 @@ def plot_news_waterfall(
     """From the old nowcast to the new one, news by news, the largest first.
 
     `news`: a mapping from names to impacts, or a frame with the columns `impact` and `series` (or
-    `group`, or its index). Equal names are summed, the smallest share one bar.
+    `group`, or its index). Equal names are summed, impacts of zero left out, the smallest share one
+    bar.
 
     **Raises:** `ValueError` if the impacts do not add up to the change (relative 1e-6).
     """
@@ -79,13 +80,14 @@ def plot_news_waterfall(
             f"the impacts sum to {impacts.sum():g}, but the nowcast went from {old:g} to {new:g}, "
             f"a change of {change:g}; add what is missing ({missing:g}), e.g. as 'revisions'."
         )
+    impacts = impacts.where(impacts != 0.0).dropna()
     row = pooled(impacts.to_frame().T, max_bars).iloc[0]
     size = row.abs().to_numpy(copy=True)
     if len(row) < len(impacts):
         size[-1] = -1.0  # what is pooled comes last
     row = row.iloc[np.argsort(-size, kind="stable")]
     ends = old + np.cumsum(row.to_numpy(float))
-    starts = np.concatenate([[old], ends[:-1]])
+    starts = np.concatenate([[old], ends])[:-1]
     num_rows = len(row) + 2
     ax = axes_or_new(ax, 8.0, 1.2 + 0.3 * num_rows)
     places = np.arange(1, len(row) + 1)
