@@ -3,10 +3,11 @@
     taskset -c 0 env OMP_NUM_THREADS=1 python benchmarks/bench_news.py [--quick] [--save]
 
 Needs the extra `peers`. A monthly panel of the shape of the New York Fed's (205 months, 22 series,
-4 factors, 1 lag, independent idiosyncratic errors, no blocks, float64), simulated, at the same
-parameters for both. Every pair has its own data: the new vintage brings the last month of half of
-the series and another cell or two of the month before; in the rows with `revised` = 60 it also
-changes the last six months of ten series. The target is one series two months ahead.
+of which 4 start two years late, 4 factors in one block, 1 lag, float64), simulated, at the same
+parameters for both; `errors` are independent, or AR(1) as in the published model. Every pair has
+its own data: the new vintage brings the last month of half of the series and another cell or two of
+the month before; in the rows with `revised` = 60 it also changes the last six months of ten series.
+The target is one series two months ahead.
 
 `ours_ms`: CPU time for a pair within one call for all pairs, 16 at a time, from data to weights,
 news and revisions of all cells (`kept` = cells), or to impacts by series (series). `news_ms`:
@@ -32,12 +33,14 @@ from timing import compile_seconds, cpu_seconds, report
 
 from jaxfc.factors import EM, DynamicFactorModel
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.errors import AutoregressiveErrors, IndependentErrors, longest_gap
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.news_arrays import NewsArrays, news_batch
 from jaxfc.factors.scaling import Scaling
 
 NUM_TIMES, NUM_SERIES, NUM_FACTORS, NUM_LAGS = 205, 22, 4, 1
 NUM_REVISED_SERIES, NUM_REVISED_ROWS = 10, 6
+NUM_LATE_SERIES, NUM_LATE_ROWS = 4, 24
 TARGET = 3
 HORIZON = 2
 NUM_PAIRS = 1000
@@ -49,7 +52,8 @@ Vintages = tuple[np.ndarray, np.ndarray]
 
 def draw_pairs(num_pairs: int, revised: bool) -> tuple[Vintages, Vintages]:
     """Values and masks (pairs, time, series) of the old and of the new vintages."""
-    values, observed = draw_panel(NUM_SERIES, NUM_TIMES, NUM_FACTORS, NUM_LAGS, missing=0.05)
+    values, observed = draw_panel(NUM_SERIES, NUM_TIMES, NUM_FACTORS, NUM_LAGS, missing=0.0)
+    observed[:NUM_LATE_ROWS, -NUM_LATE_SERIES:] = 0.0
     rng = np.random.default_rng(1)
     new_values = values + 0.1 * rng.normal(size=(num_pairs, *values.shape))
     new_observed = np.repeat(observed[None] > 0, num_pairs, axis=0)
@@ -69,9 +73,13 @@ def draw_pairs(num_pairs: int, revised: bool) -> tuple[Vintages, Vintages]:
     )
 
 
-def fit_ours(old: Vintages) -> FittedFactorModel:
+def fit_ours(old: Vintages, new: Vintages, memory: bool) -> FittedFactorModel:
     """A few EM steps on the first vintage; the panel is standardised already."""
-    model = DynamicFactorModel(NUM_FACTORS, NUM_LAGS, method=EM(max_steps=10))
+    errors = IndependentErrors()
+    if memory:
+        longest = max(longest_gap(mask) for _, masks in (old, new) for mask in masks)
+        errors = AutoregressiveErrors(longest_gap=longest)
+    model = DynamicFactorModel(NUM_FACTORS, NUM_LAGS, method=EM(max_steps=10), errors=errors)
     values, observed = (jnp.asarray(array[0, :NUM_TIMES]) for array in old)
     fitted = jax.jit(lambda *data: model.estimate(*data))(values, observed)
     unit = Scaling(jnp.zeros(NUM_SERIES), jnp.ones(NUM_SERIES))
@@ -96,7 +104,7 @@ class Statsmodels:
             factors=1,
             factor_multiplicities=NUM_FACTORS,  # one block: a joint VAR, not one per factor
             factor_orders=NUM_LAGS,
-            idiosyncratic_ar1=False,
+            idiosyncratic_ar1=parameters.idiosyncratic_ar is not None,
             standardize=False,
         )
         chol = np.linalg.cholesky(np.asarray(parameters.innovation_cov))
@@ -104,8 +112,13 @@ class Statsmodels:
             np.asarray(parameters.loadings).ravel(),
             np.asarray(parameters.transition).swapaxes(0, 1).ravel(),
             chol[np.tril_indices(NUM_FACTORS)],
-            np.asarray(parameters.idiosyncratic_cov),
         ]
+        variances = np.asarray(parameters.idiosyncratic_cov)
+        if parameters.idiosyncratic_ar is not None:
+            ar = np.asarray(parameters.idiosyncratic_ar)
+            numbers.append(ar)
+            variances = (1.0 - ar**2) * variances  # theirs are those of the innovations
+        numbers.append(variances)
         self.results = model.smooth(np.concatenate(numbers))
 
     def vintage(self, table: pd.DataFrame):
@@ -154,10 +167,10 @@ def by_series(arrays: NewsArrays) -> tuple[jax.Array, ...]:
     return (*sums, arrays.old_nowcast, arrays.new_nowcast)
 
 
-def measure(num_pairs: int, num_peer_pairs: int, revised: bool) -> list[dict]:
-    """The rows of the table without or with revisions."""
+def measure(num_pairs: int, num_peer_pairs: int, memory: bool, revised: bool) -> list[dict]:
+    """The rows of the table for one law of the errors, without or with revisions."""
     old, new = draw_pairs(num_pairs, revised)
-    fitted = fit_ours(old)
+    fitted = fit_ours(old, new, memory)
     rows = jnp.full(num_pairs, NUM_TIMES + HORIZON - 1)
     weights = jnp.zeros(NUM_SERIES).at[TARGET].set(1.0)
     arrays = jax.tree.map(jnp.asarray, (old, new))
@@ -175,13 +188,14 @@ def measure(num_pairs: int, num_peer_pairs: int, revised: bool) -> list[dict]:
             return news_batch(fitted, *pairs, summary=summary, batch_size=BATCH_SIZE)
 
         compiled, seconds = compile_seconds(run, *arrays)
-        times = cpu_seconds({"ours": lambda f=compiled: f(*arrays)}, num_samples=3, num_rounds=5)
+        times = cpu_seconds({"ours": lambda f=compiled: f(*arrays)}, num_samples=3, num_rounds=2)
         ours = times["ours"] / num_pairs
         if summary is None:
             answers = compiled(*arrays)
             gap = max(difference(peer.news(olds[i], news[i]), answers, i) for i in range(2))
         table.append(
             {
+                "errors": "AR(1)" if memory else "independent",
                 "revised": 60 if revised else 0,
                 "kept": kept,
                 "pairs": num_pairs,
@@ -206,7 +220,12 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore")  # statsmodels on its own index handling
     num_pairs, num_peers = (20, 2) if options.quick else (NUM_PAIRS, NUM_PEER_PAIRS)
-    rows = [row for revised in (False, True) for row in measure(num_pairs, num_peers, revised)]
+    rows = [
+        row
+        for memory in (False, True)
+        for revised in (False, True)
+        for row in measure(num_pairs, num_peers, memory, revised)
+    ]
     report("news", rows, "statsmodels", save=options.save)
 
 

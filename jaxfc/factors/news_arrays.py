@@ -118,9 +118,9 @@ def native_expectation(
 ) -> Float[Array, "time series"]:
     """E[y | observed cells] as each series reports it: sums and averages at period ends."""
     expected = expected_panel(fitted, values, observed, aggregation)
-    if aggregation is None:
-        return expected
-    return jnp.where(observed, values, aggregate(aggregation, expected))
+    if aggregation is not None:
+        expected = aggregate(aggregation, expected)
+    return jnp.where(observed, values, expected)
 
 
 def expectation_and_weights(

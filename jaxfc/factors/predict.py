@@ -154,10 +154,9 @@ def native_draws(
 ) -> Float[Array, "draws time series"]:
     """Joint draws of all series as they report, parameters known: pure."""
     draws = sample_panel(fitted, values, observed, num_draws, key=key, aggregation=aggregation)
-    if aggregation is None:
-        return draws
-    reported = jax.vmap(lambda draw: aggregate(aggregation, draw))(draws)
-    return jnp.where(observed, values, reported)
+    if aggregation is not None:
+        draws = jax.vmap(lambda draw: aggregate(aggregation, draw))(draws)
+    return jnp.where(observed, values, draws)
 
 
 def native_draws_over(

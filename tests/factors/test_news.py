@@ -4,6 +4,7 @@ import dataclasses
 
 import equinox as eqx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -326,6 +327,19 @@ def test_refusals(fitted, vintages):
     )
     with pytest.raises(ValueError, match="correlated errors"):
         news(full, old, new, target="a", period="2021-12-31")
+
+
+def test_a_batch_lowers_for_cuda(fitted, vintages):
+    old, new = (tuple(array[None] for array in panel.arrays()) for panel in vintages)
+
+    def program(old, new, row):
+        return news_batch(fitted, old, new, row, jnp.eye(5)[3])
+
+    given = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (old, new, jnp.zeros(1, int))
+    )
+    exported = jax.export.export(jax.jit(program), platforms=["cuda"])(*given)
+    assert exported.platforms == ("cuda",)
 
 
 def test_no_change_is_no_news(fitted, vintages):
