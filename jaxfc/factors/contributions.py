@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.factors.condition import check_fitted_panel, condition, fitted_data
+from jaxfc.factors.coupled import centred_values
 from jaxfc.factors.em import PanelData
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.typing import Array, Float
@@ -111,8 +112,9 @@ def data_contributions(
 ) -> Contributions:
     """`contributions` on arrays: pure."""
     data = fitted_data(fitted)
-    means = jnp.broadcast_to(fitted.parameters.intercept, data.values.shape)
-    means = data.observed * means
+    intercept = fitted.parameters.intercept
+    deviations = centred_values(data.values, data.observed, intercept, data.coupling)
+    means = data.values - deviations
     weights = weights.astype(data.values.dtype)
 
     def forecast(values: Array) -> Float[Array, " horizon"]:
@@ -120,7 +122,7 @@ def data_contributions(
 
     mean, pullback = jax.vjp(forecast, data.values)
     (slopes,) = jax.vmap(pullback)(jnp.eye(horizon, dtype=mean.dtype))
-    cells = jnp.where(data.observed > 0, slopes * (data.values - means), 0.0)
+    cells = jnp.where(data.observed > 0, slopes * deviations, 0.0)
     return Contributions(base=forecast(means), cells=cells, forecast=mean)
 
 

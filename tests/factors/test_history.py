@@ -10,6 +10,7 @@ import pytest
 
 from jaxfc.factors import EM, PCA, DynamicFactorModel, TwoStepEM, identify
 from jaxfc.factors.condition import condition, fitted_data
+from jaxfc.factors.contributions import contributions
 from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.history import factor_contributions, historical_decomposition
 from jaxfc.panel import Panel
@@ -153,6 +154,10 @@ def test_flows_are_silent_at_the_mean_of_their_sum():
     assert float(np.max(np.abs(np.asarray(fitted.parameters.intercept)))) > 1e-3
     np.testing.assert_allclose(parts.base, 0.0, atol=1e-10)
     np.testing.assert_allclose(parts.parts.sum(axis=2), fitted.factors, rtol=0, atol=1e-9)
+    ahead = contributions(fitted, mixed, 2, target="Q")
+    mean = fitted.scaling.restore(fitted.parameters.intercept)[3]
+    np.testing.assert_allclose(ahead.base, mean, rtol=1e-10)
+    np.testing.assert_allclose(ahead.base + ahead.by_series.sum(axis=1), ahead.forecast)
     split = historical_decomposition(fitted, mixed, target="Q")
     np.testing.assert_allclose(split.common + split.idiosyncratic, split.series, atol=1e-10)
     sums = np.asarray(split.series).reshape(-1, 3).sum(axis=1)
