@@ -17,8 +17,10 @@ from jaxfc.factors import (
     factor_contributions,
     factor_criteria,
     forecast_with_uncertainty,
+    hessian_draws,
     historical_decomposition,
     identify,
+    impulse_responses,
     news,
     news_batch,
     nowcast,
@@ -28,6 +30,7 @@ from jaxfc.factors import (
     residual_corr,
     residual_tests,
     select_model,
+    standard_errors,
     standardised_errors,
 )
 from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
@@ -93,8 +96,10 @@ __all__ = [
     "factor_contributions",
     "factor_criteria",
     "forecast_with_uncertainty",
+    "hessian_draws",
     "historical_decomposition",
     "identify",
+    "impulse_responses",
     "invert",
     "load",
     "news",
@@ -112,6 +117,7 @@ __all__ = [
     "residual_tests",
     "save",
     "select_model",
+    "standard_errors",
     "standardised_errors",
     "transform",
 ]

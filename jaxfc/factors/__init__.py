@@ -20,17 +20,21 @@ from jaxfc.factors.diagnostics import (
 )
 from jaxfc.factors.history import factor_contributions, historical_decomposition
 from jaxfc.factors.identify import identify
+from jaxfc.factors.impulse import impulse_responses
 from jaxfc.factors.kalman_moments import KalmanMoments
+from jaxfc.factors.likelihood import loglik
 from jaxfc.factors.methods import EM, PCA, PPCA
 from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.moments import ClosedForm
 from jaxfc.factors.news import News, news
 from jaxfc.factors.news_arrays import NewsArrays, news_arrays, news_batch
 from jaxfc.factors.nowcasts import nowcast
+from jaxfc.factors.parameter_draws import hessian_draws
 from jaxfc.factors.predict import Nowcasts, predict
 from jaxfc.factors.scenarios import conditional_forecast
 from jaxfc.factors.select import select_model
 from jaxfc.factors.selection import Selection, SelectionRule
+from jaxfc.factors.standard_errors import standard_errors
 from jaxfc.factors.two_step import TwoStepEM
 
 __all__ = [
@@ -60,8 +64,11 @@ __all__ = [
     "factor_contributions",
     "factor_criteria",
     "forecast_with_uncertainty",
+    "hessian_draws",
     "historical_decomposition",
     "identify",
+    "impulse_responses",
+    "loglik",
     "news",
     "news_arrays",
     "news_batch",
@@ -73,6 +80,7 @@ __all__ = [
     "residual_tests",
     "run_augmented_em",
     "select_model",
+    "standard_errors",
     "standardised_errors",
     "trace_r_squared",
 ]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.condition import check_fitted_panel
 from jaxfc.factors.identify import (
     check_rows,
     rotate_parameters,
@@ -28,8 +29,6 @@ from jaxfc.typing import Array, Float
 if TYPE_CHECKING:
     from jaxfc.factors.model import FittedFactorModel
     from jaxfc.panel import Panel
-
-BLOCKS = ("loadings", "intercept", "variances", "transition")
 
 
 def identification_matrix(
@@ -57,8 +56,9 @@ class FreeParameters(eqx.Module):
     """Which entries of identified parameters are free, and their order in the vector.
 
     Loadings by series (without the zeros above the triangle of the `rows`), the intercept if
-    `intercept`, the variances (one if `isotropic`; their logarithms if `log_variances`), and the
-    transition by lag, row and column.
+    `intercept`, the variances (one if `isotropic`), the transition by lag, row and column, and
+    AR(1) coefficients of the errors of the series `with_memory`. `unconstrained` puts logarithms
+    of the variances and inverse hyperbolic tangents of the AR(1) coefficients into the vector.
     """
 
     num_series: int = eqx.field(static=True)
@@ -67,7 +67,8 @@ class FreeParameters(eqx.Module):
     rows: tuple[int, ...] = eqx.field(static=True)
     intercept: bool = eqx.field(static=True, default=False)
     isotropic: bool = eqx.field(static=True, default=False)
-    log_variances: bool = eqx.field(static=True, default=False)
+    with_memory: tuple[int, ...] = eqx.field(static=True, default=())
+    unconstrained: bool = eqx.field(static=True, default=False)
     initial: str = eqx.field(static=True, default="stationary")
 
     @property
@@ -87,12 +88,16 @@ class FreeParameters(eqx.Module):
         shapes["variances"] = (1,) if self.isotropic else (series,)
         if self.num_lags:
             shapes["transition"] = (self.num_lags, factors, factors)
+        if self.with_memory:
+            shapes["idiosyncratic_ar"] = (series,)
         return shapes
 
     @property
     def free(self) -> dict[str, np.ndarray]:
         """Which entries of each block are free."""
         everything = {name: np.ones(shape, bool) for name, shape in self.shapes.items()}
+        if self.with_memory:
+            everything["idiosyncratic_ar"] = np.isin(np.arange(self.num_series), self.with_memory)
         return {**everything, "loadings": self.free_loadings}
 
     @property
@@ -111,9 +116,13 @@ class FreeParameters(eqx.Module):
         blocks = {
             "loadings": parameters.loadings,
             "intercept": parameters.intercept,
-            "variances": jnp.log(variances) if self.log_variances else variances,
+            "variances": jnp.log(variances) if self.unconstrained else variances,
             "transition": parameters.transition,
         }
+        if self.with_memory:
+            ar = parameters.idiosyncratic_ar
+            assert ar is not None
+            blocks["idiosyncratic_ar"] = jnp.arctanh(ar) if self.unconstrained else ar
         return jnp.concatenate([blocks[name][free] for name, free in self.free.items()])
 
     def spread(self, vector: Float[Array, " parameters"], name: str) -> Array:
@@ -128,7 +137,7 @@ class FreeParameters(eqx.Module):
         """Parameters of a vector; what is not free is that of the `template`, the stationary
         initial law that of the vector."""
         variances = self.spread(vector, "variances")
-        variances = jnp.exp(variances) if self.log_variances else variances
+        variances = jnp.exp(variances) if self.unconstrained else variances
         changes = {
             "loadings": self.spread(vector, "loadings"),
             "idiosyncratic_cov": jnp.broadcast_to(variances, (self.num_series,)),
@@ -137,6 +146,9 @@ class FreeParameters(eqx.Module):
             changes["intercept"] = self.spread(vector, "intercept")
         if self.num_lags:
             changes["transition"] = self.spread(vector, "transition")
+        if self.with_memory:
+            ar = self.spread(vector, "idiosyncratic_ar")
+            changes["idiosyncratic_ar"] = jnp.tanh(ar) if self.unconstrained else ar
         return with_initial_law(dataclasses.replace(template, **changes), self.initial)
 
     def slopes(self, scale: Float[Array, " series"]) -> Float[Array, " parameters"]:
@@ -150,6 +162,7 @@ class FreeParameters(eqx.Module):
             "intercept": scale,
             "variances": one[None] if self.isotropic else scale**2,
             "transition": jnp.broadcast_to(one, self.shapes.get("transition", ())),
+            "idiosyncratic_ar": jnp.ones_like(scale),
         }
         return jnp.concatenate([blocks[name][free] for name, free in self.free.items()])
 
@@ -165,6 +178,7 @@ class FreeParameters(eqx.Module):
                 [[f"transition[lag {lag}, {j}, {k}]" for k in factors] for j in factors]
                 for lag in lags
             ],
+            "idiosyncratic_ar": [f"idiosyncratic_ar[{name}]" for name in names],
         }
         found: list[str] = []
         for name, free in self.free.items():
@@ -177,7 +191,7 @@ def free_parameters(
     rows: tuple[int, ...],
     *,
     intercept: bool | None = None,
-    log_variances: bool = False,
+    unconstrained: bool = False,
 ) -> FreeParameters:
     """The free parameters of a fitted model; the intercept is one of them if it was estimated."""
     model, parameters = fitted.model, fitted.parameters
@@ -189,9 +203,18 @@ def free_parameters(
         rows=rows,
         intercept=model.intercept == "estimated" if intercept is None else intercept,
         isotropic=model.idiosyncratic == "isotropic",
-        log_variances=log_variances,
+        with_memory=series_with_memory(fitted),
+        unconstrained=unconstrained,
         initial=model.initial,
     )
+
+
+def series_with_memory(fitted: "FittedFactorModel") -> tuple[int, ...]:
+    """Series whose errors have a coefficient of their own: all but flows, if errors are AR(1)."""
+    if fitted.parameters.idiosyncratic_ar is None:
+        return ()
+    flows = () if fitted.model.flows is None else fitted.model.flows.columns
+    return tuple(i for i in range(fitted.parameters.loadings.shape[0]) if i not in flows)
 
 
 def check_inference(fitted: "FittedFactorModel", panel: "Panel") -> None:
@@ -206,13 +229,17 @@ def check_inference(fitted: "FittedFactorModel", panel: "Panel") -> None:
         raise ValueError(
             "idiosyncratic='full' has no score here; use 'diagonal' or 'isotropic', or `bootstrap`."
         )
-    if panel.observed.shape != fitted.observed.shape or np.any(
-        panel.observed != np.asarray(fitted.observed)
-    ):
+    if fitted.model.weighting is not None:
         raise ValueError(
-            f"the panel {panel.observed.shape} is not the one that was fitted "
-            f"{tuple(fitted.observed.shape)}, or other cells of it are observed."
+            "a model with `weighting` maximises a bound with weights of its own, no likelihood in "
+            "the parameters alone; use `bootstrap`."
         )
+    if fitted.model.restrictions is not None:
+        raise ValueError(
+            "restrictions fix the factors in their own way, which the normalisation of standard "
+            "errors (Q = I, triangular loadings) would break; use `bootstrap`."
+        )
+    check_fitted_panel(fitted, panel)
     floor = np.asarray(fitted.model.variance_floor) * (1.0 + 1e-6)
     at_floor = np.flatnonzero(np.asarray(fitted.parameters.variances) <= floor)
     if at_floor.size:

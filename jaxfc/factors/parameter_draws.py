@@ -40,7 +40,8 @@ def hessian_draws(
         theta_i ~ N(theta_hat, H^{-1}),     H = -d^2 ln p(x) / d theta d theta'
 
     theta: free loadings (Q = I, triangular for series that the estimate separates well), intercept,
-    logarithms of the variances, transition; so variances stay positive. Each draw is taken back to
+    logarithms of the variances, transition, and inverse hyperbolic tangents of AR(1) coefficients
+    of errors; so variances stay positive. Each draw is taken back to
     the units and the rotation of the fitted model, as those of `bootstrap` are; draw i uses
     `fold_in(key, i)`. The intercept is a parameter also where the fit took the sample mean; an
     estimated initial law is held fixed. Costs one Hessian, `batch_size` columns at a time, whatever
@@ -71,7 +72,7 @@ def hessian_parameters(
     batch_size: int | None = None,
 ) -> BootstrapDraws:
     """`hessian_draws` on arrays, triangular loadings of the series `rows`: pure."""
-    free = free_parameters(fitted, rows, intercept=True, log_variances=True)
+    free = free_parameters(fitted, rows, intercept=True, unconstrained=True)
     matrix = identification_matrix(fitted.parameters, rows)
     inverse = jnp.linalg.inv(matrix)
     centre = identified(fitted.parameters, rows)

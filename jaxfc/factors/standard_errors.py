@@ -93,7 +93,7 @@ class StandardErrors(eqx.Module):
         return vector, slopes[:, None] * self.cov * slopes
 
     def block(self, name: str, units: str = "data") -> ParameterBlock:
-        """One of the blocks "loadings", "intercept", "variances", "transition".
+        """One of the blocks "loadings", "intercept", "variances", "transition", "idiosyncratic_ar".
 
         **Raises:** `ValueError` for a block that has no free entries in this model.
         """
@@ -172,14 +172,20 @@ def standard_errors(
     Centre and scale of the standardisation are units, no parameters.
 
     **Raises:** `ValueError` for an unknown `kind`, a method that is not `EM()`, correlated errors,
-    a variance at its floor, a panel that was not fitted and unknown `series`; `RuntimeError` if the
-    information matrix is not positive definite and `throw`, naming the directions.
+    restrictions, a variance at its floor, a panel that was not fitted, unknown `series`, and scores
+    by row with AR(1) errors or flows; `RuntimeError` if the information matrix is not positive
+    definite and `throw`, naming the directions.
 
     Source: Hamilton (1994), section 5.8; White (1982) for the sandwich.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; use one of {KINDS}.")
     check_inference(fitted, panel)
+    if kind != "hessian" and fitted.coupling is not None:
+        raise ValueError(
+            f"kind={kind!r} needs scores row by row, which errors with memory and low-frequency "
+            "flows do not have here; use kind='hessian'."
+        )
     rows = triangular_rows(panel, fitted.parameters.num_factors, series)
     answer = jitted_errors(fitted, rows, kind, batch_size, panel.names)
     if throw and not bool(answer.positive_definite):

@@ -59,7 +59,7 @@ def test_draws_are_normal_around_the_estimate_with_the_inverse_hessian(fitted, p
     """Vectors recovered from the draws are theta + B z with the noise of their keys, B B' = H^{-1},
     and H in logarithms of variances follows from the one of `standard_errors` by hand."""
     rows = separate_rows(np.asarray(fitted.parameters.loadings))
-    free = free_parameters(fitted, rows, log_variances=True)
+    free = free_parameters(fitted, rows, unconstrained=True)
     centre = np.asarray(free.pack(identified(fitted.parameters, rows)))
     noise = np.stack(
         [jax.random.normal(jax.random.fold_in(KEY, i), centre.shape) for i in range(40)]
@@ -168,9 +168,11 @@ def test_intervals_with_uncertain_parameters_cover_nearer_to_their_level():
 
 
 @pytest.mark.slow
-def test_coverage_of_all_kinds():
-    kinds = ("plug-in", "hessian", "bootstrap")
-    for num_times in (20, 40):
-        rows = {r["interval"]: r for r in table(kinds, num_times, 100, 200, key=jax.random.key(2))}
-        gaps = {kind: abs(rows[kind]["coverage"] - 0.9) for kind in kinds}
-        assert gaps["hessian"] < gaps["plug-in"] and gaps["bootstrap"] < gaps["plug-in"], gaps
+def test_coverage_comes_nearer_to_nominal_as_panels_grow():
+    """The gain from the curvature is largest where rows are few, and never a loss."""
+    gaps = []
+    for num_times in (20, 40, 80):
+        plug_in, hessian = table(("plug-in", "hessian"), num_times, 100, 300, key=jax.random.key(2))
+        gaps.append((0.9 - plug_in["coverage"], 0.9 - hessian["coverage"]))
+    assert all(-0.01 < after < before for before, after in gaps), gaps
+    assert gaps[0] > gaps[1] > gaps[2], gaps

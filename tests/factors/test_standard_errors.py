@@ -17,13 +17,16 @@ from golden import cases, panels
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.em import PanelData
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.free_parameters import FreeParameters, identified
 from jaxfc.factors.identify import identify
 from jaxfc.factors.information import observed_information, score_terms, spectrum
-from jaxfc.factors.methods import EM, PPCA
+from jaxfc.factors.methods import EM, PPCA, Candidate
 from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
+from jaxfc.factors.restrictions import Restrictions
 from jaxfc.factors.scaling import Scaling
 from jaxfc.factors.standard_errors import standard_errors
+from jaxfc.factors.weighting import StudentT
 from jaxfc.panel import Panel
 
 
@@ -252,7 +255,7 @@ def test_the_normalisation_keeps_the_law(world):
     rotated = World(*(np.asarray(getattr(ours, name)) for name in fields))
     expected = dense_answer(world, values, observed).loglik
     assert_allclose(dense_answer(rotated, values, observed).loglik, expected, rtol=1e-12)
-    free = FreeParameters(5, 2, 1, (3, 1), log_variances=True)
+    free = FreeParameters(5, 2, 1, (3, 1), unconstrained=True)
     back = free.unpack(free.pack(ours), ours)
     for name in World._fields:
         assert_allclose(getattr(back, name), getattr(ours, name), rtol=1e-12, atol=1e-13)
@@ -311,6 +314,36 @@ def test_the_table(fitted, panel):
         ours.block("intercept")
 
 
+def test_errors_that_remember_have_standard_errors_too():
+    """The block of their coefficients: H against differences of the E-step's likelihood."""
+    panel = panel_of(simulate(make_world(5, 1, 1, seed=6), 80, seed=7)[0])
+    model = DynamicFactorModel(
+        1, 1, method=EM(rtol=1e-7, max_steps=3000), errors=AutoregressiveErrors(2)
+    )
+    fitted = fit(model, panel)
+    ours = standard_errors(fitted, panel)
+    place = ours.free.places["idiosyncratic_ar"]
+    assert list(ours.to_frame().index[place]) == [f"idiosyncratic_ar[s{i}]" for i in range(5)]
+    block = ours.block("idiosyncratic_ar")
+    assert_allclose(block.estimate, np.asarray(fitted.parameters.idiosyncratic_ar))
+    assert np.all(block.std > 0.05) and np.all(block.std < 0.5)
+
+    step, data = EM().step(fitted.model, Candidate()), fitted_data(fitted)
+
+    @jax.jit
+    def value(vector):
+        return step.expect(ours.free.unpack(vector, ours.parameters), data).loglik
+
+    information = np.linalg.inv(np.asarray(ours.cov))
+    size, centre = 1e-4, ours.vector
+    for position in range(place.start, place.stop):
+        move = size * jnp.eye(len(centre))[position]
+        second = (value(centre + move) - 2 * value(centre) + value(centre - move)) / size**2
+        assert_allclose(information[position, position], -second, rtol=1e-4)
+    with pytest.raises(ValueError, match="needs scores row by row"):
+        standard_errors(fitted, panel, kind="opg")
+
+
 def test_what_the_data_do_not_determine_is_named():
     """Two series, one static factor: four numbers, three moments."""
     rng = np.random.default_rng(0)
@@ -342,3 +375,9 @@ def test_unsuitable_fits_are_refused(fitted, panel):
     full = dataclasses.replace(fitted.parameters, idiosyncratic_cov=jnp.eye(5))
     with pytest.raises(ValueError, match="idiosyncratic='full'"):
         standard_errors(dataclasses.replace(fitted, parameters=full), panel)
+    masked = DynamicFactorModel(2, 1, restrictions=Restrictions(loadings=jnp.ones((5, 2), bool)))
+    with pytest.raises(ValueError, match="restrictions fix the factors"):
+        standard_errors(dataclasses.replace(fitted, model=masked), panel)
+    with pytest.raises(ValueError, match="maximises a bound"):
+        tails = DynamicFactorModel(2, 1, weighting=StudentT())
+        standard_errors(dataclasses.replace(fitted, model=tails), panel)
