@@ -123,10 +123,14 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write results/interval_coverage.csv")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    num_panels, num_draws = (20, 100) if options.quick else (200, 400)
-    kinds = ("plug-in", "hessian", "bootstrap")
+    curvature = ("plug-in", "hessian")
+    jobs = [(curvature, num_times, 200, 400) for num_times in (20, 40, 80)]
+    # Estimating again for each draw is dear: fewer panels and draws.
+    jobs += [((*curvature, "bootstrap"), num_times, 60, 100) for num_times in (20, 40)]
+    if options.quick:
+        jobs = [((*curvature, "bootstrap"), 20, 20, 50)]
     rows = []
-    for num_times in (20, 40, 80):
+    for kinds, num_times, num_panels, num_draws in jobs:
         rows += table(kinds, num_times, num_panels, num_draws, key=jax.random.key(0))
     report("interval_coverage", rows, save=options.save)
 
