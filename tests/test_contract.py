@@ -14,6 +14,9 @@ from jaxfc.results import is_okay
 
 MODELS = {
     "dynamic factor model": jaxfc.DynamicFactorModel(1, 1, method=jaxfc.EM(rtol=1e-4)),
+    "factor model, AR(1) errors": jaxfc.DynamicFactorModel(
+        1, 1, method=jaxfc.EM(rtol=1e-4), errors=jaxfc.AutoregressiveErrors(longest_gap=3)
+    ),
     **benchmark_models(),
 }
 HORIZON = 3

@@ -7,6 +7,7 @@ from jaxfc.factors.augmented import (
     augmented_space,
 )
 from jaxfc.factors.augmented_em import AugmentedEM, augmented_em, run_augmented_em
+from jaxfc.factors.blocks import Blocks, ObservedFactors
 from jaxfc.factors.bootstrap import bootstrap, forecast_with_uncertainty
 from jaxfc.factors.components import FactorParameters, trace_r_squared
 from jaxfc.factors.contributions import contributions
@@ -18,6 +19,7 @@ from jaxfc.factors.diagnostics import (
     residual_tests,
     standardised_errors,
 )
+from jaxfc.factors.errors import AutoregressiveErrors, IndependentErrors
 from jaxfc.factors.history import factor_contributions, historical_decomposition
 from jaxfc.factors.identify import identify
 from jaxfc.factors.impulse import impulse_responses
@@ -31,11 +33,14 @@ from jaxfc.factors.news_arrays import NewsArrays, news_arrays, news_batch
 from jaxfc.factors.nowcasts import nowcast
 from jaxfc.factors.parameter_draws import hessian_draws
 from jaxfc.factors.predict import Nowcasts, predict
+from jaxfc.factors.restrictions import LinearEquations, Restrictions
 from jaxfc.factors.scenarios import conditional_forecast
 from jaxfc.factors.select import select_model
 from jaxfc.factors.selection import Selection, SelectionRule
+from jaxfc.factors.shocks import shock_criteria, with_num_shocks
 from jaxfc.factors.standard_errors import standard_errors
 from jaxfc.factors.two_step import TwoStepEM
+from jaxfc.factors.weighting import StudentT, VolatilePeriods
 
 __all__ = [
     "EM",
@@ -43,17 +48,25 @@ __all__ = [
     "PPCA",
     "AugmentedEM",
     "AugmentedParameters",
+    "AutoregressiveErrors",
+    "Blocks",
     "ClosedForm",
     "DynamicFactorModel",
     "FactorParameters",
     "FittedFactorModel",
+    "IndependentErrors",
     "KalmanMoments",
+    "LinearEquations",
     "News",
     "NewsArrays",
     "Nowcasts",
+    "ObservedFactors",
+    "Restrictions",
     "Selection",
     "SelectionRule",
+    "StudentT",
     "TwoStepEM",
+    "VolatilePeriods",
     "ar_error_space",
     "augmented_em",
     "augmented_parameters",
@@ -80,7 +93,9 @@ __all__ = [
     "residual_tests",
     "run_augmented_em",
     "select_model",
+    "shock_criteria",
     "standard_errors",
     "standardised_errors",
     "trace_r_squared",
+    "with_num_shocks",
 ]

@@ -180,6 +180,9 @@ class EMStep(eqx.Module):
             spread = jnp.sum(collapsed.information * states.covs[self.presample :])
             measurement = -0.5 * (collapsed.log_normaliser + misfit + spread)
             criterion = measurement + expected_factor_loglik(parameters, posterior, end)
+        if self.restrictions is not None and self.restrictions.penalty is not None:
+            size = jnp.sum(jnp.abs(parameters.loadings))
+            criterion = criterion - self.restrictions.penalty.astype(size.dtype) * size
         return Expectation(posterior, loglik, criterion, series_misfit, end, states)
 
     def collapse(
@@ -246,8 +249,9 @@ def normalised(
     parameters: FactorParameters, expectation: Expectation, restrictions: Restrictions | None
 ) -> FactorParameters:
     """Parameters of factors with second moment I, or, under zero restrictions, unit second moments
-    (a change of scale keeps zeros); linear equations leave no freedom, so nothing is changed."""
-    if restrictions is not None and restrictions.has_equations:
+    (a change of scale keeps zeros); equations and penalties leave no freedom, so nothing is
+    changed."""
+    if restrictions is not None and restrictions.fixes_scale:
         return parameters
     moment = second_moment(expectation.posterior, expectation.end)
     if restrictions is None:

@@ -153,6 +153,20 @@ def static_posterior(parameters: FactorParameters, collapsed: Collapsed) -> Fact
     return FactorPosterior(means, covs[None], evidence)
 
 
+def factor_means(
+    parameters: FactorParameters, collapsed: Collapsed, *, presample: int = 0
+) -> Float[Array, "periods factors"]:
+    """E[F | x] alone: one elimination and two substitutions, no covariance. Linear in the panel
+    given what is observed, and its derivative costs two substitutions more."""
+    num_times, num_factors = collapsed.vectors.shape
+    if parameters.num_lags == 0 and collapsed.lagged_information is None:
+        return static_posterior(parameters, collapsed).means
+    blocks = path_blocks(parameters, collapsed, presample)
+    factorisation = block_tridiagonal.factorise(blocks.diagonal, blocks.lower, blocks.linear)
+    means = block_tridiagonal.solve(factorisation, blocks.linear)
+    return means.reshape(-1, num_factors)[: num_times + presample]
+
+
 def sample_factors(
     parameters: FactorParameters,
     collapsed: Collapsed,

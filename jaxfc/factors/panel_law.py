@@ -17,7 +17,7 @@ from jaxfc.factors.error_paths import draw_errors, expected_errors
 from jaxfc.factors.errors import AutoregressiveErrors, longest_gap
 from jaxfc.factors.methods import EM, Candidate
 from jaxfc.factors.model import FittedFactorModel
-from jaxfc.factors.moments import sample_factors
+from jaxfc.factors.moments import factor_means, sample_factors
 from jaxfc.factors.reconstruct import reconstruct_jointly, reconstruct_series
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
@@ -66,8 +66,11 @@ def expected_panel(
     """
     step, data = panel_data(fitted, values, observed, aggregation)
     parameters = fitted.parameters
-    posterior = step.expect(parameters, data).posterior
-    factors = posterior.means[fitted.model.presample :]
+    presample = fitted.model.presample
+    centred = centred_values(data.values, data.observed, parameters.intercept, data.coupling)
+    collapsed = step.collapse(parameters, data, centred)
+    means = factor_means(parameters, collapsed, presample=presample)
+    factors = means[presample:, : parameters.num_factors]
     common = parameters.intercept + factors @ parameters.loadings.T
     return fitted.scaling.restore(completed(fitted, data, common, aggregation))
 

@@ -33,8 +33,9 @@ class Restrictions(eqx.Module):
     `loadings`, `transition`, `innovations`: True where an entry is free, False where it is zero
     (for `innovations` the pattern of a partition of the factors into blocks). `on_loadings`,
     `on_transition`: linear equations on standardised loadings and on the VAR coefficients.
-    `penalty` times the sum of |W[i, k]| is taken off the log-likelihood (sparse loadings; factors
-    have unit second moments); the reported likelihood is without it.
+    `penalty` times the sum of |W[i, k]| is taken off the log-likelihood (sparse loadings); Q stays
+    I then, else loadings could shrink without end; `loglik` of the fit is without it, its
+    `loglik_path` with it.
     """
 
     loadings: Bool[Array, "series factors"] | None = None
@@ -65,9 +66,10 @@ class Restrictions(eqx.Module):
         return variances
 
     @property
-    def has_equations(self) -> bool:
-        """Whether there are linear equations besides zeros."""
-        return self.on_loadings is not None or self.on_transition is not None
+    def fixes_scale(self) -> bool:
+        """Whether the factors have no free scale: linear equations, or a penalty on loadings."""
+        rules = (self.on_loadings, self.on_transition, self.penalty)
+        return any(rule is not None for rule in rules)
 
     def check(self, names: Sequence[str], num_factors: int, num_lags: int) -> None:
         """Raise `ValueError` for shapes that do not fit, a series or factor without any loading, a

@@ -18,6 +18,7 @@ from jaxfc.factors.components import (
 )
 from jaxfc.factors.em import PanelData, rows_with_data
 from jaxfc.factors.errors import AutoregressiveErrors
+from jaxfc.factors.identify import rotate_parameters
 from jaxfc.factors.reconstruct import interpolate_constant
 from jaxfc.typing import Array, Bool, Float
 from jaxfc_kernels.aggregation import AggregationRows
@@ -113,12 +114,16 @@ def restricted_start(model: "DynamicFactorModel", data: PanelData) -> FactorPara
     transition, innovation_cov = own_dynamics(factors, model.num_lags)
     if rules.transition is not None:
         transition = jnp.where(rules.transition, transition, 0.0)
-    return dataclasses.replace(
+    parameters = dataclasses.replace(
         parameters,
         transition=transition,
         innovation_cov=innovation_cov,
         initial_cov=stationary_block_cov(transition, innovation_cov),
     )
+    if rules.penalty is None:
+        return parameters
+    scale = jnp.sqrt(jnp.diagonal(innovation_cov))
+    return rotate_parameters(parameters, jnp.diag(1.0 / scale), jnp.diag(scale))
 
 
 def own_dynamics(

@@ -76,7 +76,9 @@ def maximum(
         innovation_cov = innovation_cov + coefficients @ regressors @ coefficients.T
     innovation_cov = innovation_cov / count
     innovation_cov = 0.5 * (innovation_cov + innovation_cov.T)
-    if rules is not None and rules.innovations is not None:
+    if rules is not None and rules.penalty is not None:
+        innovation_cov = parameters.innovation_cov
+    elif rules is not None and rules.innovations is not None:
         innovation_cov = jnp.where(rules.innovations, innovation_cov, 0.0)
     if step.active_factors is not None:
         both = step.active_factors[:, None] & step.active_factors

@@ -550,7 +550,7 @@ def test_horizon_and_key_are_checked(fitted):
         fitted.forecast(1, key=jax.random.key(0))
 
 
-def test_flows_need_the_two_step_estimator():
+def test_flows_need_a_method_that_reads_them():
     rng = np.random.default_rng(0)
     weeks = pd.date_range("2001-01-05", periods=60, freq="W-FRI")
     weekly = pd.DataFrame(rng.normal(size=(60, 4)), weeks, list("ABCD"))
@@ -558,11 +558,15 @@ def test_flows_need_the_two_step_estimator():
     monthly = pd.DataFrame(rng.normal(size=(11, 2)), months, ["E", "F"])
     kinds = {"E": "flow_sum", "F": "change_in_flow"}
     panel = jaxfc.Panel.from_frames({"W-FRI": weekly, "M": monthly}, kinds=kinds)
-    with pytest.raises(ValueError, match=r"series 'E', 'F' are flows .* use method=TwoStepEM\(\)"):
-        DynamicFactorModel(1, 1).fit(panel)
+    with pytest.raises(ValueError, match=r"series 'E', 'F' are flows .* use method=EM\(\)"):
+        DynamicFactorModel(1, 1, method=PPCA()).fit(panel)
     values, observed = panel.arrays()
-    with pytest.raises(ValueError, match="EM cannot read aggregated series"):
+    with pytest.raises(ValueError, match="positions of aggregated series"):
         DynamicFactorModel(1, 1).estimate(values, observed, aggregation=panel.aggregation)
+    with pytest.raises(ValueError, match="PPCA cannot read aggregated series"):
+        DynamicFactorModel(1, 1, method=PPCA()).estimate(
+            values, observed, aggregation=panel.aggregation
+        )
     fitted = DynamicFactorModel(1, 1, method=TwoStepEM()).fit(panel, throw=False)
     from jaxfc_kernels.aggregation import aggregate
 
