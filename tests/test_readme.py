@@ -97,7 +97,15 @@ def test_python_blocks_run_in_order():
 
 @pytest.mark.parametrize(
     "page",
-    ["diagnostics.md", "index.md", "factors.md", "inference.md", "nowcasting.md", "state-space.md"],
+    [
+        "diagnostics.md",
+        "index.md",
+        "errors.md",
+        "factors.md",
+        "inference.md",
+        "nowcasting.md",
+        "state-space.md",
+    ],
 )
 def test_documentation_examples_run(page):
     text = (REPOSITORY / "docs" / page).read_text()

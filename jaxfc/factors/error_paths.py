@@ -12,19 +12,7 @@ time are the case r = 0. Linear in what is known, so that its derivative is a we
 import jax
 import jax.numpy as jnp
 
-from jaxfc.typing import Array, Float, Int, PRNGKeyArray
-
-
-def known_neighbours(
-    observed: Float[Array, "time series"],
-) -> tuple[Int[Array, "time series"], Int[Array, "time series"]]:
-    """Rows of the last known date up to each row (-1: none) and of the next from it (time:
-    none)."""
-    num_times = observed.shape[0]
-    position = jnp.arange(num_times)[:, None]
-    last = jax.lax.cummax(jnp.where(observed > 0, position, -1), axis=0)
-    following = jnp.where(observed > 0, position, num_times)
-    return last, jax.lax.cummin(following, axis=0, reverse=True)
+from jaxfc.typing import Array, Float, PRNGKeyArray
 
 
 def expected_errors(
@@ -33,30 +21,30 @@ def expected_errors(
     ar: Float[Array, " series"],
 ) -> Float[Array, "time series"]:
     """E[e_t | e at the observed dates] of every cell; `known` where observed."""
-    num_times = known.shape[0]
-    position = jnp.arange(num_times)[:, None]
-    last, following = known_neighbours(observed)
-    has_last, has_following = last >= 0, following < num_times
-    after = jnp.where(has_last, position - last, 0)
-    before = jnp.where(has_following, following - position, 0)
-    earlier, later = power(ar, after), power(ar, before)
-    both = has_last & has_following
-    span = jnp.where(both & (after + before > 0), 1.0 - (earlier * later) ** 2, 1.0)
-    left = jnp.where(both, earlier * (1.0 - later**2), earlier) / span
-    right = jnp.where(both, later * (1.0 - earlier**2), later) / span
-    left = jnp.where(has_last, left, 0.0)
-    right = jnp.where(has_following, right, 0.0)
     known = jnp.where(observed > 0, known, 0.0)
-    from_last = jnp.take_along_axis(known, jnp.maximum(last, 0), axis=0)
-    from_next = jnp.take_along_axis(known, jnp.minimum(following, num_times - 1), axis=0)
-    return jnp.where(observed > 0, known, left * from_last + right * from_next)
+    from_last, earlier = decayed(known, observed, ar)
+    from_next, later = (side[::-1] for side in decayed(known[::-1], observed[::-1], ar))
+    span = jnp.where(observed > 0, 1.0, 1.0 - (earlier * later) ** 2)
+    between = (from_last * (1.0 - later**2) + from_next * (1.0 - earlier**2)) / span
+    return jnp.where(observed > 0, known, between)
 
 
-def power(ar: Float[Array, " series"], exponent: Int[Array, "time series"]) -> Array:
-    """r^n of integers n >= 0: r^0 = 1 also for r = 0, negative r keep their sign."""
-    size = jnp.maximum(jnp.abs(ar), jnp.finfo(ar.dtype).tiny) ** exponent
-    size = jnp.where((ar == 0) & (exponent > 0), 0.0, size)
-    return jnp.where((ar < 0) & (exponent % 2 == 1), -size, size)
+def decayed(
+    known: Float[Array, "time series"],
+    observed: Float[Array, "time series"],
+    ar: Float[Array, " series"],
+) -> tuple[Float[Array, "time series"], Float[Array, "time series"]]:
+    """r^a times the last known value, and r^a (0 before the first), a periods after it."""
+
+    def advance(carry: tuple[Array, Array], row: tuple[Array, Array]) -> tuple[tuple, tuple]:
+        value, power = carry
+        known, observed = row
+        value = jnp.where(observed > 0, known, ar * value)
+        power = jnp.where(observed > 0, 1.0, ar * power)
+        return (value, power), (value, power)
+
+    nothing = jnp.zeros_like(known[0])
+    return jax.lax.scan(advance, (nothing, nothing), (known, observed))[1]
 
 
 def draw_errors(

@@ -10,6 +10,7 @@ from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.methods import EM, PCA, Candidate
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.moments import sample_factors
+from jaxfc.factors.panel_law import expected_panel, sample_panel
 from jaxfc.factors.reconstruct import Nowcast, reconstruct_jointly, reconstruction_draws
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
@@ -31,9 +32,11 @@ def nowcast(
     `num_draws` such draws (relative error 1 / sqrt(2 num_draws)) and is exactly 0 where the value
     itself was observed.
 
-    Parameters are taken as known. With aggregated series (or any two-step fit) the factors have
-    their law given the *rebuilt* panel, the convention of the source: the bands then leave out
-    what rebuilt cells do not know about the factors, and are too narrow where much is missing.
+    Parameters are taken as known. After a two-step fit the factors have their law given the
+    *rebuilt* panel, the convention of the source: the bands then leave out what rebuilt cells do
+    not know about the factors, and are too narrow where much is missing (`predict` conditions on
+    the data instead, whatever estimated the parameters). One-step fits are exact, flows and errors
+    with memory included.
 
     **Arguments:** the panel that was fitted; `num_draws` at least 2.
 
@@ -64,6 +67,12 @@ def nowcast_arrays(
     key: PRNGKeyArray,
 ) -> Nowcast:
     """`nowcast` on arrays: pure. Memory: draws x time x series."""
+    seen = observed & by_itself(aggregation, observed.shape)
+    if not rebuilds_panel(fitted) and not isinstance(fitted.model.method, PCA):
+        draws = sample_panel(fitted, values, observed, num_draws, key=key, aggregation=aggregation)
+        mean = expected_panel(fitted, values, observed, aggregation)
+        std = jnp.where(seen, 0.0, jnp.std(draws, axis=0, ddof=1))
+        return Nowcast(mean=jnp.where(seen, values, mean), std=std)
     mask = observed.astype(values.dtype)
     standardised = fitted.scaling.standardise(values, mask, aggregation)
     factor_key, error_key = jax.random.split(key)
@@ -80,9 +89,11 @@ def nowcast_arrays(
     else:
         errors = noise * jnp.sqrt(fitted.parameters.variances)
         draws = reconstruction_draws(aggregation, standardised, mask, common, errors)
-    seen = observed & by_itself(aggregation, observed.shape)
     std = jnp.where(seen, 0.0, fitted.scaling.scale * jnp.std(draws, axis=0, ddof=1))
-    mean = jnp.where(seen, values, conditional_mean(fitted, standardised, mask))
+    mean = fitted.common
+    if rebuilds_panel(fitted):
+        mean = fitted.scaling.restore(fitted.completed)
+    mean = jnp.where(seen, values, mean)
     return Nowcast(mean=mean, std=std)
 
 
@@ -101,26 +112,9 @@ def rebuilds_panel(fitted: FittedFactorModel) -> bool:
 
 
 def uses_cross_section(fitted: FittedFactorModel) -> bool:
-    """Whether the errors of the other series inform a cell."""
-    if fitted.model.idiosyncratic != "full":
-        return False
-    return not rebuilds_panel(fitted) or getattr(fitted.model.method, "cross_section", False)
-
-
-def conditional_mean(
-    fitted: FittedFactorModel,
-    standardised: Float[Array, "time series"],
-    mask: Float[Array, "time series"],
-) -> Float[Array, "time series"]:
-    """E[x | panel] in data units, before observed cells are set."""
-    if rebuilds_panel(fitted):
-        return fitted.scaling.restore(fitted.completed)
-    if not uses_cross_section(fitted):
-        return fitted.common
-    parameters = fitted.parameters
-    common = parameters.intercept + fitted.factors @ parameters.loadings.T
-    joint = reconstruct_jointly(None, standardised, mask, common, parameters.idiosyncratic_cov)
-    return fitted.scaling.restore(joint)
+    """Whether the estimation rebuilt each series from the errors of all."""
+    correlated = fitted.model.idiosyncratic == "full"
+    return correlated and getattr(fitted.model.method, "cross_section", False)
 
 
 def common_draws(

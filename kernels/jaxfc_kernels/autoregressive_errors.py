@@ -74,9 +74,41 @@ def gap_tables(ar: Array, variances: Array, longest: int) -> GapTables:
     return GapTables(coefficients, variances * (1.0 - coefficients**2))
 
 
-def pick(table: Array, gaps: Array) -> Array:
-    """table[gaps[t, i], i] for all cells."""
-    return jnp.take_along_axis(table, gaps, axis=0)
+# Up to this many gaps a sum over masks beats a gather (whose derivative is a scatter).
+MAX_SUMMED = 4
+
+
+def pick(table: Array, gaps: Gaps) -> Array:
+    """table[gap before the cell, series] of every observed cell."""
+    if table.shape[0] - 1 > MAX_SUMMED:
+        return jnp.take_along_axis(table, gaps.before, axis=0)
+    return jnp.sum(gaps.at * table[:, None], axis=0)
+
+
+def to_earlier(values: Array, gaps: Gaps) -> Array:
+    """At the earlier cell of each pair what `values` hold at the later one; 0 where there is
+    none."""
+    longest = gaps.at.shape[0] - 1
+    if longest > MAX_SUMMED:
+        rows = jnp.arange(values.shape[0])[:, None] + gaps.after
+        return jnp.where(gaps.after > 0, jnp.take_along_axis(values, rows, axis=0), 0.0)
+    total = jnp.zeros_like(values)
+    for gap in range(1, longest + 1):
+        total = total.at[:-gap].add(gaps.at[gap, gap:] * values[gap:])
+    return total
+
+
+def to_later(values: Array, gaps: Gaps) -> Array:
+    """At the later cell of each pair what `values` hold at the earlier one; 0 where there is
+    none."""
+    longest = gaps.at.shape[0] - 1
+    if longest > MAX_SUMMED:
+        rows = jnp.arange(values.shape[0])[:, None] - gaps.before
+        return jnp.where(gaps.before > 0, jnp.take_along_axis(values, rows, axis=0), 0.0)
+    total = jnp.zeros_like(values)
+    for gap in range(1, longest + 1):
+        total = total.at[gap:].add(gaps.at[gap, gap:] * values[:-gap])
+    return total
 
 
 class ErrorPrecision(NamedTuple):
@@ -95,29 +127,25 @@ def error_precision(
     """P_i of every series. `weights` (time, series) multiply the precision of single
     quasi-differences (outliers, down-weighted periods)."""
     inverse = 1.0 / tables.variances
-    own, later = pick(inverse, gaps.before), pick(tables.coefficients**2 * inverse, gaps.after)
+    own = pick(inverse, gaps)
+    carried = pick(tables.coefficients**2 * inverse, gaps)
     logs = jnp.sum(gaps.counts * (LOG_2PI + jnp.log(tables.variances)))
     if weights is not None:
-        own, later = weights * own, shifted(weights, gaps.after) * later
+        own, carried = weights * own, weights * carried
         logs = logs - jnp.sum(observed * jnp.log(weights))
-    return ErrorPrecision(observed * (own + later), tables.coefficients * inverse, logs)
-
-
-def shifted(values: Array, steps: Array) -> Array:
-    """values[t + steps[t, i], i]."""
-    rows = jnp.arange(values.shape[0])[:, None] + steps
-    return jnp.take_along_axis(values, rows, axis=0)
+    diagonal = observed * (own + to_earlier(carried, gaps))
+    return ErrorPrecision(diagonal, tables.coefficients * inverse, logs)
 
 
 def apply_precision(
     precision: ErrorPrecision, gaps: Gaps, values: Array, weights: Array | None = None
 ) -> Array:
     """(P_i x_i)_t, (time, series)."""
-    before, after = pick(precision.coupling, gaps.before), pick(precision.coupling, gaps.after)
+    coupling = pick(precision.coupling, gaps)
     if weights is not None:
-        before, after = weights * before, shifted(weights, gaps.after) * after
-    earlier, later = shifted(values, -gaps.before), shifted(values, gaps.after)
-    return precision.diagonal * values - before * earlier - after * later
+        coupling = weights * coupling
+    earlier = to_later(values, gaps)
+    return precision.diagonal * values - coupling * earlier - to_earlier(coupling * values, gaps)
 
 
 def collapse_autoregressive(

@@ -123,6 +123,17 @@ def test_draws_have_the_dense_moments(fitted, panel):
     assert_allclose(growth[seen], panel.values[seen, 4], atol=1e-8)
 
 
+def test_nowcasts_of_a_one_step_fit_are_exact(fitted, panel):
+    """Flows and errors with memory: means by the dense law, spread where nothing was observed."""
+    mean, cov = dense_answer(fitted, panel)
+    ours = jaxfc.nowcast(fitted, panel, 2000, key=jax.random.key(2))
+    assert_allclose(ours.mean, mean, atol=1e-9)
+    std = np.sqrt(np.einsum("titi->ti", cov).clip(0))
+    loose = std > 1e-6
+    assert_allclose(np.asarray(ours.std)[loose], std[loose], rtol=5 / np.sqrt(2 * 2000))
+    assert np.asarray(ours.std)[~loose].max() < 1e-6
+
+
 def test_a_future_cell_has_no_weight_before_it_is_observed(fitted, panel):
     values, observed = panel.arrays()
 
