@@ -27,6 +27,7 @@ from jaxfc_kernels.autoregressive_errors import (
     ErrorPrecision,
     Gaps,
     apply_precision,
+    coupling_entries,
     error_precision,
     gap_tables,
 )
@@ -77,9 +78,10 @@ def loadings_moments(
     rows, columns, _ = packed_indices(size)
     own = lagged.regression.packed_covs + regressors[:, rows] * regressors[:, columns]
     moments = precision.diagonal.T @ own
-    at = gaps.at[1:] if weights is None else gaps.at[1:] * weights
-    by_gap = jnp.swapaxes(at, 1, 2) @ lagged.seconds
-    moments = moments - jnp.sum(precision.coupling[1:, :, None] * by_gap, axis=0)
+    entries = coupling_entries(precision, gaps, weights)
+    length = entries.shape[0] * values.shape[0]
+    flat = entries.reshape(length, values.shape[1])
+    moments = moments - flat.T @ lagged.seconds.reshape(length, rows.size)
     return unpack(moments, size), apply_precision(precision, gaps, values, weights).T @ regressors
 
 

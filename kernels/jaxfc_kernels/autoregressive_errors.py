@@ -67,10 +67,11 @@ class GapTables(NamedTuple):
 
 def gap_tables(ar: Array, variances: Array, longest: int) -> GapTables:
     """Coefficient and variance of the quasi-difference over each gap."""
-    gaps = jnp.arange(1, longest + 1)[:, None]
-    powers = ar**gaps  # integer powers: exact at zero and for negative coefficients
-    zero = jnp.zeros_like(ar)[None]
-    coefficients = jnp.concatenate([zero, powers])
+    # By products, whose derivatives of any order exist at r = 0 too.
+    powers = [jnp.zeros_like(ar), ar]
+    for _ in range(longest - 1):
+        powers.append(powers[-1] * ar)
+    coefficients = jnp.stack(powers[: longest + 1])
     return GapTables(coefficients, variances * (1.0 - coefficients**2))
 
 
@@ -137,6 +138,13 @@ def error_precision(
     return ErrorPrecision(diagonal, tables.coefficients * inverse, logs)
 
 
+def coupling_entries(precision: ErrorPrecision, gaps: Gaps, weights: Array | None) -> Array:
+    """-P[t, t-g] of all gaps g = 1..longest at once, (longest, time, series): what it is multiplied
+    with is then one matrix product."""
+    entries = gaps.at[1:] * precision.coupling[1:, None]
+    return entries if weights is None else weights * entries
+
+
 def apply_precision(
     precision: ErrorPrecision, gaps: Gaps, values: Array, weights: Array | None = None
 ) -> Array:
@@ -162,8 +170,10 @@ def collapse_autoregressive(
     outer = loadings[:, rows] * loadings[:, columns]
     precision = error_precision(observed, gaps, tables, weights)
     weighted = apply_precision(precision, gaps, values, weights)
-    at = gaps.at[1:] if weights is None else gaps.at[1:] * weights
-    lagged = -(at @ (precision.coupling[1:, :, None] * outer))
+    entries = coupling_entries(precision, gaps, weights)
+    num_orders, num_times, num_series = entries.shape
+    flat = entries.reshape(num_orders * num_times, num_series)
+    lagged = -(flat @ outer).reshape(num_orders, num_times, rows.size)
     return Collapsed(
         information=unpack(precision.diagonal @ outer, num_factors),
         vectors=weighted @ loadings,
