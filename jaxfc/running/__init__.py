@@ -1,5 +1,6 @@
-"""Running models many times: rolling backtests in one compiled program."""
+"""Running models many times in one compiled program: rolling backtests, real-time trackers."""
 
 from jaxfc.running.backtest import Backtest, Rolling, backtest
+from jaxfc.running.tracker import Track, track
 
-__all__ = ["Backtest", "Rolling", "backtest"]
+__all__ = ["Backtest", "Rolling", "Track", "backtest", "track"]
