@@ -1,5 +1,6 @@
 """Settings of the test run: float64, a compilation cache that outlives it, no windows on screen."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -14,6 +15,19 @@ jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 matplotlib.use("Agg")
+
+# Each compiled program keeps several memory mappings. Linux allows a process 65530 of them
+# (vm.max_map_count), and the compiler crashes when it gets no more.
+MAX_MAPPINGS = 15_000
+MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def free_compiled_programs():
+    yield
+    if MAPPINGS.exists() and len(MAPPINGS.read_bytes().splitlines()) > MAX_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
