@@ -16,10 +16,9 @@ with tracing and compilation, `run_s` of a second call. `steps`: EM steps over a
 `peer_vintages` vintages of one quarter, same panel, sizes and tolerance, from principal components,
 after a warm-up; `peer_steps` its EM steps there. `peer_s` is *extrapolated*: its time per vintage
 times the number of vintages; `ratio` = peer_s / total_s. `peer_gap`: largest difference of both
-nowcasts at those vintages, in percentage points of growth (their GDP has a latent AR(1) error where
-errors are AR(1), ours has one without memory). `cold_gap` and `cold_loglik`: largest difference of
-the nowcasts to those of the cold start, and the mean log-likelihood less that of the cold start.
-`load`: mean number of running processes over the minute before, other jobs included.
+nowcasts at those vintages, in percentage points of growth. `cold_gap` and `cold_loglik`: largest
+difference of the nowcasts to those of the cold start, and the mean log-likelihood less that of the
+cold start. `load`: mean number of running processes over the minute before, other jobs included.
 """
 
 import argparse

@@ -24,7 +24,7 @@ def dense_law(fitted, panel):
     skipped = presample * world.loadings.shape[1]
     design = np.kron(np.eye(num_times), world.loadings)
     cov = design @ factors.cov[skipped:, skipped:] @ design.T
-    cov += error_cov(parameters, num_times, [kind == "stock" for kind in panel.kinds])
+    cov += error_cov(parameters, num_times)
     mean = world.intercept + factors.means[presample:] @ world.loadings.T
     scale, centre = np.asarray(fitted.scaling.scale), np.asarray(fitted.scaling.centre)
     spread = np.tile(scale, num_times)
@@ -33,10 +33,10 @@ def dense_law(fitted, panel):
     return reports @ (centre + scale * mean).ravel(), reports @ cov @ reports.T
 
 
-def error_cov(parameters, num_times, are_stocks):
-    """Covariance of all errors, S_i r_i^|t - s| for stocks with AR(1) errors."""
+def error_cov(parameters, num_times):
+    """Covariance of all errors at the panel's own frequency, S_i r_i^|t - s|."""
     variances, ar = parameters.idiosyncratic_cov, parameters.idiosyncratic_ar
-    ar = np.zeros(len(variances)) if ar is None else ar * are_stocks
+    ar = np.zeros(len(variances)) if ar is None else ar
     apart = np.abs(np.subtract.outer(np.arange(num_times), np.arange(num_times)))
     errors = np.zeros((num_times, len(variances), num_times, len(variances)))
     for i, variance in enumerate(variances):

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.dynamics import impulse_maps
+from jaxfc.factors.em import PanelData
+from jaxfc.factors.methods import EM, Candidate
 from jaxfc.forecast import FactorForecast, Forecast
 from jaxfc.state_forecast import StateForecast
 from jaxfc.typing import Array, Float
@@ -26,17 +29,29 @@ def factor_path(fitted: "FittedFactorModel", horizon: int) -> FactorPath:
     parameters = fitted.parameters
     num_factors, num_lags = parameters.num_factors, parameters.num_lags
     dtype = fitted.last_mean.dtype
-    size, future = fitted.last_mean.shape[0], horizon * num_factors
-    from_last = jnp.zeros((future, size), dtype)
+    size = fitted.last_mean.shape[0]
     noise = jnp.kron(jnp.eye(horizon, dtype=dtype), parameters.innovation_cov)
     if num_lags:
-        newest, impulses = impulse_maps(parameters.transition, horizon)
-        from_last = from_last.at[:, size - num_lags * num_factors :].set(newest)
+        impulses = impulse_maps(parameters.transition, horizon)[1]
         noise = impulses @ noise @ impulses.T
-    maps = jnp.concatenate([jnp.eye(size, dtype=dtype), from_last])
+    maps = path_maps(parameters, size, horizon)
     cov = maps @ fitted.last_cov @ maps.T
     cov = cov.at[size:, size:].add(noise)
     return FactorPath((maps @ fitted.last_mean).reshape(-1, num_factors), 0.5 * (cov + cov.T))
+
+
+def path_maps(
+    parameters: FactorParameters, size: int, horizon: int
+) -> Float[Array, "states last_states"]:
+    """What the last factors, of which `size` numbers are kept, say of themselves and of the
+    next."""
+    num_factors, num_lags = parameters.num_factors, parameters.num_lags
+    dtype = parameters.loadings.dtype
+    from_last = jnp.zeros((horizon * num_factors, size), dtype)
+    if num_lags:
+        newest, _ = impulse_maps(parameters.transition, horizon)
+        from_last = from_last.at[:, size - num_lags * num_factors :].set(newest)
+    return jnp.concatenate([jnp.eye(size, dtype=dtype), from_last])
 
 
 def factor_forecast(
@@ -70,7 +85,8 @@ def forecast_with_memory(fitted: "FittedFactorModel", horizon: int) -> StateFore
         x_{T+h} = mu + w'F_{T+h} + r^n (x_s - mu - w'F_s) + noise,   n = T + h - s
         Cov(noise_h, noise_k) = S (r^|h-k| - r^(n_h + n_k))
 
-    A series without an observation in the last `memory` periods has forgotten its error.
+    A series without an observation in the last `memory` periods has forgotten its error. The last
+    error of a low-frequency flow is itself a state, e_T, with n = h (one more E-step).
     """
     parameters = fitted.parameters
     ar, variances = parameters.idiosyncratic_ar, parameters.variances
@@ -83,18 +99,66 @@ def forecast_with_memory(fitted: "FittedFactorModel", horizon: int) -> StateFore
     gap = jnp.where(known, fitted.last_gap, 0)
     decay = jnp.where(known, ar ** (steps[:, None] + gap), 0.0)
     period = jnp.arange(memory + horizon)
+    last_known, state_cov = fitted.last_known, path.cov
     own = (period == memory - 1 + steps[:, None]).astype(loadings.dtype)
     last = (period == memory - 1 - gap[:, None]).astype(loadings.dtype)
-    places = own[:, None, :] - decay[:, :, None] * last
+    decay_last = decay
+    of_flows = jnp.zeros((*decay.shape, 0), loadings.dtype)
+    flows = last_flow_errors(fitted, path, horizon)
+    if flows is not None:
+        columns = jnp.asarray(flows.columns)
+        ahead = ar[columns] ** steps[:, None]
+        decay_last, decay = decay.at[:, columns].set(0.0), decay.at[:, columns].set(ahead)
+        known, last_known = known.at[columns].set(True), last_known.at[columns].set(flows.mean)
+        state_cov = flows.state_cov
+        of_flows = jnp.zeros((*decay.shape, len(flows.columns)), loadings.dtype)
+        of_flows = of_flows.at[:, columns, jnp.arange(len(flows.columns))].set(ahead)
+    places = own[:, None, :] - decay_last[:, :, None] * last
     design = places[..., None] * loadings[:, None, :]
     mean = parameters.intercept + jnp.einsum("hitk,tk->hi", design, path.mean)
     distance = jnp.abs(steps[:, None] - steps)
     noise = ar[:, None, None] ** distance - decay.T[:, :, None] * decay.T[:, None, :]
+    design = design.reshape(horizon, loadings.shape[0], -1)
     return StateForecast(
-        mean=mean + decay * jnp.where(known, fitted.last_known, 0.0),
-        design=design.reshape(horizon, loadings.shape[0], -1),
-        state_cov=path.cov,
+        mean=mean + decay * jnp.where(known, last_known, 0.0),
+        design=jnp.concatenate([design, of_flows], axis=2),
+        state_cov=state_cov,
         noise_cov=variances[:, None, None] * noise,
+    )
+
+
+class FlowErrors(NamedTuple):
+    """Last errors of the flows in `columns`: `mean` (flows,), and the covariance of the states of a
+    `FactorPath` followed by them."""
+
+    columns: tuple[int, ...]
+    mean: Array
+    state_cov: Array
+
+
+def last_flow_errors(
+    fitted: "FittedFactorModel", path: FactorPath, horizon: int
+) -> FlowErrors | None:
+    """The law of (factor path, last errors of flows) given the panel; None without such flows."""
+    coupling, parameters = fitted.coupling, fitted.parameters
+    if coupling is None or coupling.pattern is None:
+        return None
+    assert coupling.plan is not None
+    mask = fitted.observed.astype(fitted.completed.dtype)
+    data = PanelData(fitted.completed, mask, coupling=coupling)
+    states = EM().step(fitted.model, Candidate()).expect(parameters, data).states
+    num_factors = parameters.num_factors
+    first = num_factors + len(coupling.plan.columns)
+    size = fitted.last_mean.shape[0]
+    cross = [states.lag_covs[d, -1, first:, :num_factors] for d in range(size // num_factors)]
+    newest = jnp.concatenate(cross[::-1], axis=1)
+    maps = path_maps(parameters, size, horizon)
+    corner = states.lag_covs[0, -1, first:, first:]
+    both = newest @ maps.T
+    return FlowErrors(
+        coupling.plan.columns,
+        states.means[-1, first:],
+        jnp.block([[path.cov, both.T], [both, corner]]),
     )
 
 

@@ -2,9 +2,9 @@
 weights.
 
 Series by series the errors are integrated out into a banded precision (`autoregressive_errors`),
-and low-frequency flows into rows over a window with one shared scalar per period (`flow_rows`);
-both add to the bands of the posterior precision of the path (F_t, s_t), s_t of length J for J
-flows.
+and low-frequency flows into rows over a window with one shared scalar per period (`flow_rows`; with
+AR(1) errors one more, `flow_memory`); both add to the bands of the posterior precision of the path
+(F_t, s_t), s_t of length J (or 2 J) for J flows.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.factors.components import FactorParameters
-from jaxfc.factors.errors import Errors
+from jaxfc.factors.errors import AutoregressiveErrors, Errors
+from jaxfc.factors.flow_collapse import add_flows, chain_squares
 from jaxfc.factors.moments import FactorPosterior
 from jaxfc.factors.weighting import weights_on
 from jaxfc.typing import Array, Float
@@ -27,16 +28,19 @@ from jaxfc_kernels.autoregressive_errors import (
     find_gaps,
     gap_tables,
 )
-from jaxfc_kernels.collapse import LOG_2PI, Collapsed, packed_indices, unpack
-from jaxfc_kernels.flow_rows import FlowRows, flow_rows, row_transpose, row_values
+from jaxfc_kernels.collapse import Collapsed
+from jaxfc_kernels.flow_memory import FlowPattern, flow_pattern, with_memory
+from jaxfc_kernels.flow_rows import FlowRows, flow_rows, row_values
 
 
 class FlowPlan(eqx.Module):
-    """Which columns of a panel are low-frequency flows, and how many periods enter a row at
-    most."""
+    """Which columns of a panel are low-frequency flows, and how many periods enter a row at most:
+    `window`, or `longer_window` where errors have memory (None: a block of a single period leaves
+    no noise to a row, and errors with memory are refused)."""
 
     columns: tuple[int, ...] = eqx.field(static=True)
     window: int = eqx.field(static=True)
+    longer_window: int | None = eqx.field(static=True, default=None)
 
 
 def plan_flows(rows: AggregationRows | None) -> FlowPlan | None:
@@ -58,19 +62,47 @@ def plan_flows(rows: AggregationRows | None) -> FlowPlan | None:
         np.where(entering, own - times, 0).max(),
         np.where(following_enters, following - times, 0).max(),
     ]
-    return FlowPlan(columns, int(max(reach)) + 1)
+    return FlowPlan(columns, int(max(reach)) + 1, window_with_memory(rows, columns))
+
+
+def window_with_memory(rows: AggregationRows, columns: tuple[int, ...]) -> int | None:
+    """Periods from the end of the block before the earliest period of a row to the row, at most."""
+    reach = 0
+    for group in np.unique(np.asarray(rows.group)[list(columns)]):
+        own, following = np.asarray(rows.own_row)[group], np.asarray(rows.next_row)[group]
+        num_times = own.size
+        times = np.arange(num_times)
+        ends = (own == times) | ((own == num_times) & (np.append(own[1:], num_times) < num_times))
+        before = np.maximum.accumulate(np.where(ends, times, -1))
+        before = np.append(-1, before[:-1])
+        before = np.where(before < 0, times, before)
+        if np.any((own == times) & (np.append(num_times, own[:-1]) != times)):
+            return None
+        for row in (own, following, np.where(ends, times, num_times)):
+            reach = max(reach, int(np.where(row < num_times, row - before, 0).max()))
+    return reach + 1
 
 
 class Coupling(eqx.Module):
     """What of the coupling depends on the mask and the calendar alone, made once for a panel.
 
-    `gaps` are those of the series that are no flows; `stocks` (series,) is 0.0 for flows.
+    `gaps` are those of the series that are no flows; `stocks` (series,) is 0.0 for flows. `pattern`
+    is there where the flows' errors have memory.
     """
 
     gaps: Gaps
     stocks: Float[Array, " series"]
     flows: FlowRows | None
     plan: FlowPlan | None
+    pattern: FlowPattern | None = None
+
+    def flows_at(self, parameters: FactorParameters) -> FlowRows:
+        """The rows of the flows; with memory they depend on the errors' coefficients."""
+        assert self.flows is not None and self.plan is not None
+        if self.pattern is None:
+            return self.flows
+        columns = jnp.asarray(self.plan.columns)
+        return with_memory(self.flows, self.pattern, errors_ar(parameters)[columns])
 
     @property
     def longest(self) -> int:
@@ -95,7 +127,18 @@ def make_coupling(
     stocks = stocks.at[jnp.asarray(plan.columns)].set(0.0)
     gaps = errors.gaps(observed * stocks)
     gaps = find_gaps(observed * stocks, 0) if gaps is None else gaps
-    return Coupling(gaps, stocks, flow_rows(rows, plan.columns, observed, plan.window), plan)
+    if not isinstance(errors, AutoregressiveErrors) or not errors.of_flows:
+        flows = flow_rows(rows, plan.columns, observed, plan.window)
+        return Coupling(gaps, stocks, flows, plan)
+    if plan.longer_window is None:
+        raise ValueError(
+            "a low-frequency period of a flow has a single row of the panel, which AR(1) errors of "
+            "flows do not allow; use AutoregressiveErrors(of_flows=False), or declare the series "
+            "a stock."
+        )
+    flows = flow_rows(rows, plan.columns, observed, plan.longer_window)
+    pattern = flow_pattern(rows, plan.columns, observed)
+    return Coupling(gaps, stocks, flows, plan, pattern)
 
 
 def errors_ar(parameters: FactorParameters) -> Float[Array, " series"]:
@@ -108,7 +151,7 @@ def row_totals(coupling: Coupling) -> Float[Array, "time flows"]:
     """Sum of the weights of each row."""
     assert coupling.flows is not None
     ones = jnp.ones_like(coupling.flows.noise)
-    return row_values(coupling.flows, ones, jnp.zeros_like(ones))
+    return row_values(coupling.flows, ones, jnp.zeros_like(coupling.flows.active))
 
 
 def centred_values(
@@ -141,64 +184,20 @@ def collapse_coupled(
     )
     if coupling.flows is None:
         return collapsed
-    return add_flows(collapsed, parameters, coupling, centred)
-
-
-def add_flows(
-    collapsed: Collapsed,
-    parameters: FactorParameters,
-    coupling: Coupling,
-    centred: Float[Array, "time series"],
-) -> Collapsed:
-    """The same with the rows of the flows and the prior of their shared scalars."""
-    flows, plan = coupling.flows, coupling.plan
-    assert flows is not None and plan is not None and collapsed.lagged_information is not None
-    columns = jnp.asarray(plan.columns)
+    assert coupling.plan is not None
+    columns = jnp.asarray(coupling.plan.columns)
     loadings, variances = parameters.loadings[columns], parameters.variances[columns]
-    values = centred[:, columns]
-    num_flows, num_factors = loadings.shape
-    scaled = loadings / variances[:, None]
-    rows, cols, _ = packed_indices(num_factors)
-    outer = scaled[:, rows] * loadings[:, cols]
-    bands = flows.bands
-    own = unpack(bands[:, :, 0, 0] @ outer, num_factors)
-    right = bands[:, :, 0, 1, None, :] * scaled.T
-    below = bands[:, :, 1, 0, :, None] * scaled
-    identity = jnp.eye(num_flows, dtype=scaled.dtype)
-    corner = (bands[:, :, 1, 1] / variances)[..., None] * identity
-    corner = corner.at[0].add(identity / variances)
-    from_flows = jnp.concatenate(
-        [jnp.concatenate([own, right], axis=3), jnp.concatenate([below, corner], axis=3)], axis=2
-    )
-    extra = ((0, 0), (0, 0), (0, num_flows), (0, num_flows))
-    stocks = jnp.concatenate([collapsed.information[None], collapsed.lagged_information])
-    orders = max(stocks.shape[0], from_flows.shape[0])
-    stocks = jnp.pad(stocks, ((0, orders - stocks.shape[0]), *extra[1:]))
-    total = stocks + jnp.pad(
-        from_flows, ((0, orders - from_flows.shape[0]), (0, 0), (0, 0), (0, 0))
-    )
-    linear = row_transpose(flows, values)
-    vectors = [collapsed.vectors + linear[:, 0] @ scaled, linear[:, 1] / variances]
-    counts = jnp.sum(flows.observed, axis=0)
-    logs = jnp.sum(flows.observed * (LOG_2PI + jnp.log(flows.noise)))
-    logs = logs + jnp.sum((counts + centred.shape[0]) * jnp.log(variances))
-    quadratic = jnp.sum(flows.observed * values**2 / (flows.noise * variances))
-    return Collapsed(
-        information=total[0],
-        vectors=jnp.concatenate(vectors, axis=1),
-        quadratic=collapsed.quadratic + quadratic,
-        log_normaliser=collapsed.log_normaliser + logs,
-        lagged_information=total[1:],
-    )
+    flows = coupling.flows_at(parameters)
+    return add_flows(collapsed, flows, loadings, variances, centred[:, columns])
 
 
 class CoupledResiduals(NamedTuple):
     """Residuals at posterior means: of stocks (time, series), of the flows' rows (time, J), and the
-    shared scalars (time, J)."""
+    scalars (time, A, J)."""
 
     stocks: Array
     rows: Array
-    shared: Array
+    scalars: Array
 
 
 def residuals_of(
@@ -212,13 +211,14 @@ def residuals_of(
     num_factors = parameters.num_factors
     common = means[:, :num_factors] @ parameters.loadings.T
     stocks = coupling.stocks * (centred - observed * common)
-    shared = means[:, num_factors:]
+    scalars = means[:, num_factors:]
     if coupling.flows is None or coupling.plan is None:
-        return CoupledResiduals(stocks, shared, shared)
-    columns = jnp.asarray(coupling.plan.columns)
-    fitted = row_values(coupling.flows, common[:, columns], shared)
-    rows = coupling.flows.observed * (centred[:, columns] - fitted)
-    return CoupledResiduals(stocks, rows, shared)
+        return CoupledResiduals(stocks, scalars, scalars)
+    columns, flows = jnp.asarray(coupling.plan.columns), coupling.flows_at(parameters)
+    scalars = scalars.reshape(flows.active.shape)
+    fitted = row_values(flows, common[:, columns], scalars)
+    rows = flows.observed * (centred[:, columns] - fitted)
+    return CoupledResiduals(stocks, rows, scalars)
 
 
 def coupled_misfit(
@@ -228,8 +228,7 @@ def coupled_misfit(
     observed: Float[Array, "time series"],
     weights: Float[Array, "time series"] | None,
 ) -> Float[Array, ""]:
-    """sum_i e_i' P_i e_i over stocks, plus the flows' rows and shared scalars in their own
-    units."""
+    """sum_i e_i' P_i e_i over stocks, plus the flows' rows and scalars in their own units."""
     tables = gap_tables(errors_ar(parameters), parameters.variances, coupling.longest)
     precision = error_precision(observed * coupling.stocks, coupling.gaps, tables, weights)
     weighted = apply_precision(precision, coupling.gaps, residuals.stocks, weights)
@@ -237,8 +236,10 @@ def coupled_misfit(
     if coupling.flows is None or coupling.plan is None:
         return misfit
     variances = parameters.variances[jnp.asarray(coupling.plan.columns)]
-    rows = jnp.sum((residuals.rows**2 / coupling.flows.noise + residuals.shared**2) / variances)
-    return misfit + rows
+    flows = coupling.flows_at(parameters)
+    squares = jnp.sum(residuals.rows**2 / flows.noise, axis=0)
+    squares = squares + chain_squares(flows.prior, residuals.scalars)
+    return misfit + jnp.sum(squares / variances)
 
 
 def factors_only(posterior: FactorPosterior, num_factors: int) -> FactorPosterior:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
-from jaxfc.factors.coupled import Coupling, centred_values, errors_ar, residuals_of
+from jaxfc.factors.coupled import Coupling, centred_values, errors_ar
 from jaxfc.factors.error_step import (
     LaggedRegression,
     autoregression_step,
@@ -18,7 +18,8 @@ from jaxfc.factors.error_step import (
     residual_moments,
 )
 from jaxfc.factors.errors import AutoregressiveErrors
-from jaxfc.factors.flow_step import flow_moments, flow_variances
+from jaxfc.factors.flow_memory_step import flow_autoregression
+from jaxfc.factors.flow_step import flow_moments, flow_variances, moments_of_flows
 from jaxfc.factors.moments import FactorPosterior
 from jaxfc.factors.regression import Regression
 from jaxfc.factors.weighting import expected_squares, weights_on
@@ -55,16 +56,9 @@ def coupled_step(
     loadings, intercept = regression.split(new, parameters.intercept)
     updated = dataclasses.replace(parameters, loadings=loadings, intercept=intercept)
     updated = error_step(step, updated, data, coupling, lagged, new)
+    if coupling.flows is not None:
+        updated = flow_step(step, updated, data, coupling, lagged, states, new)
     variances = updated.idiosyncratic_cov
-    if coupling.flows is not None and coupling.plan is not None:
-        columns = jnp.asarray(coupling.plan.columns)
-        level = intercept if step.estimate_intercept else jnp.zeros_like(intercept)
-        centred = centred_values(data.values, data.observed, level, coupling)
-        residuals = residuals_of(updated, coupling, centred, data.observed, states.means)
-        of_flows = flow_variances(
-            lagged, coupling, states, parameters.num_factors, new[columns], residuals
-        )
-        variances = variances.at[columns].set(of_flows)
     variances = jnp.where(unseen, parameters.variances, variances)
     variances = jnp.maximum(variances, step.variance_floor.astype(variances.dtype))
     if step.idiosyncratic == "isotropic":
@@ -91,8 +85,9 @@ def normal_equations(
     if coupling.flows is None or coupling.plan is None:
         return moments, cross
     columns = jnp.asarray(coupling.plan.columns)
+    flows = coupling.flows_at(parameters)
     own_moments, own_cross = flow_moments(
-        lagged, coupling, states, parameters.num_factors, data.values[:, columns]
+        lagged, flows, states, parameters.num_factors, data.values[:, columns]
     )
     scale = variances[columns]
     moments = moments.at[columns].set(own_moments / scale[:, None, None])
@@ -127,3 +122,37 @@ def error_step(
     tables = gap_tables(ar, variances, coupling.longest)
     squares = expected_squares(*moments, coupling.gaps.at, *tables)
     return dataclasses.replace(parameters, error_weights=step.weighting.weights(squares, seen))
+
+
+def flow_step(
+    step: "EMStep",
+    parameters: FactorParameters,
+    data: "PanelData",
+    coupling: Coupling,
+    lagged: LaggedRegression,
+    states: FactorPosterior,
+    coefficients: Array,
+) -> FactorParameters:
+    """Variances, and coefficients where they have memory, of the flows' errors given the
+    loadings."""
+    plan, pattern = coupling.plan, coupling.pattern
+    assert coupling.flows is not None and plan is not None
+    columns = jnp.asarray(plan.columns)
+    level = parameters.intercept
+    level = level if step.estimate_intercept else jnp.zeros_like(level)
+    centred = centred_values(data.values, data.observed, level, coupling)[:, columns]
+    flows = coupling.flows_at(parameters)
+    moments = moments_of_flows(lagged, flows, states, coefficients[columns], centred)
+    if pattern is None:
+        own = flow_variances(flows, moments)
+    else:
+        ar, errors = errors_ar(parameters), step.errors
+        largest = None
+        if isinstance(errors, AutoregressiveErrors):
+            largest = errors.largest.astype(ar.dtype)
+        of_flows, own = flow_autoregression(ar[columns], flows, pattern, moments, largest)
+        if parameters.idiosyncratic_ar is not None:
+            ar = ar.at[columns].set(of_flows)
+            parameters = dataclasses.replace(parameters, idiosyncratic_ar=ar)
+    variances = parameters.variances.at[columns].set(own)
+    return dataclasses.replace(parameters, idiosyncratic_cov=variances)

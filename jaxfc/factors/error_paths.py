@@ -6,13 +6,18 @@ a = t - s and b = u - t,
     E[e_t] = [r^a (1 - r^2b) e_s + r^b (1 - r^2a) e_u] / (1 - r^2(a+b))
 
 and r^a e_s after the last known date (r^b e_u before the first). Errors that are independent over
-time are the case r = 0. Linear in what is known, so that its derivative is a weight.
+time are the case r = 0. An error of which sums Q e are known, R its covariance over time, is
+
+    E[e] = R Q' (Q R Q')^{-1} Q e
+
+Linear in what is known, so that its derivative is a weight.
 """
 
 import jax
 import jax.numpy as jnp
 
 from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc_kernels.aggregation import AggregationRows, weights_of
 
 
 def expected_errors(
@@ -45,6 +50,35 @@ def decayed(
 
     nothing = jnp.zeros_like(known[0])
     return jax.lax.scan(advance, (nothing, nothing), (known, observed))[1]
+
+
+def errors_in_sums(
+    known: Float[Array, "time flows"],
+    observed: Float[Array, "time flows"],
+    ar: Float[Array, " flows"],
+    rows: AggregationRows,
+    columns: tuple[int, ...],
+) -> Float[Array, "time flows"]:
+    """E[e_t | Q e at the observed rows] of the series in `columns`; `known` where observed.
+
+    One dense T x T Cholesky a series: T^3 / 3 flops, whatever the calendar.
+    """
+    num_times = known.shape[0]
+    times = jnp.arange(num_times)
+    distance = jnp.abs(times[:, None] - times)
+
+    def one(known: Array, seen: Array, r: Array, group: Array) -> Array:
+        own_row, own_weight, next_row, next_weight = weights_of(rows, group)
+        sums = jnp.zeros((num_times + 1, num_times), known.dtype)
+        sums = sums.at[own_row, times].add(own_weight).at[next_row, times].add(next_weight)
+        sums = seen[:, None] * sums[:-1]
+        cross = sums @ r**distance
+        # The identity on unobserved rows keeps the matrix regular there.
+        factor = jax.scipy.linalg.cho_factor(cross @ sums.T + jnp.diag(1.0 - seen))
+        return jax.scipy.linalg.cho_solve(factor, seen * known) @ cross
+
+    groups = jnp.asarray(rows.group)[jnp.asarray(columns)]
+    return jax.vmap(one, in_axes=(1, 1, 0, 0), out_axes=1)(known, observed, ar, groups)
 
 
 def draw_errors(

@@ -15,6 +15,7 @@ in which S has a closed form and r is one number, moved by safeguarded Newton st
 expected likelihood, so the iteration is monotone (ECM, Meng and Rubin 1993).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -158,22 +159,35 @@ def autoregression_step(
     def criterion(r: Array) -> Array:
         return concentrated(r, sums)[0]
 
+    ar = lower_criterion(criterion, ar, jnp.sum(sums.counts, axis=0), largest)
+    return ar, concentrated(ar, sums)[1]
+
+
+def lower_criterion(
+    criterion: Callable[[Array], Array],
+    ar: Float[Array, " series"],
+    counts: Float[Array, " series"],
+    largest: Float[Array, ""],
+) -> Float[Array, " series"]:
+    """Newton steps on a criterion of each series' own coefficient, shortened until it falls;
+    `counts`: what each criterion sums over."""
+
     def slope(r: Array) -> Array:
-        return jax.grad(lambda q: jnp.sum(criterion(q)))(r)
+        # Each criterion depends on its own coefficient alone: one direction has all slopes.
+        return jax.jvp(criterion, (r,), (jnp.ones_like(r),))[1]
 
     def newton(r: Array, _) -> tuple[Array, None]:
         first, second = jax.jvp(slope, (r,), (jnp.ones_like(r),))
-        curvature = jnp.maximum(jnp.abs(second), 1e-6 * jnp.sum(sums.counts, axis=0) + 1e-12)
+        curvature = jnp.maximum(jnp.abs(second), 1e-6 * counts + 1e-12)
         # A series without pairs (a flow, or one that is never observed) has a flat criterion.
         step = jnp.nan_to_num(first / curvature)
-        shares = jnp.array([1.0, 0.25, 0.0625, 0.0])[:, None]
+        shares = jnp.array([1.0, 0.25, 0.0625, 0.0], ar.dtype)[:, None]
         tried = jnp.clip(r - shares * step, -largest, largest)
         values = jax.vmap(criterion)(tried)
         values = jnp.where(jnp.isfinite(values), values, jnp.inf)
         return jnp.take_along_axis(tried, jnp.argmin(values, axis=0)[None], axis=0)[0], None
 
-    ar, _ = jax.lax.scan(newton, ar, None, length=NUM_NEWTON_STEPS)
-    return ar, concentrated(ar, sums)[1]
+    return jax.lax.scan(newton, ar, None, length=NUM_NEWTON_STEPS)[0]
 
 
 def precision_of(

@@ -2,6 +2,7 @@
 `DynamicFactorModel(errors=...)`."""
 
 import abc
+import dataclasses
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -43,13 +44,16 @@ class AutoregressiveErrors(Errors):
     A series is quasi-differenced across its own gaps, whatever they are, up to `longest_gap`
     periods (None: the longest gap of the panel that is fitted, at most 12). After a longer gap the
     series starts anew, an error of the order |r_i|^gap which the fit reports as `gap_error`. The
-    cost grows with the cube of that length. `largest` bounds |r_i|.
+    cost grows with the cube of that length. `largest` bounds |r_i|. Errors of low-frequency flows
+    are AR(1) at the panel's own frequency too, unless `of_flows=False`: then they are independent,
+    at one scalar a flow and period less.
 
     **Raises:** `ValueError` for a gap below 1 or a bound outside (0, 1).
     """
 
     longest_gap: int | None = eqx.field(static=True, default=None)
     largest: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.995)
+    of_flows: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
         if self.longest_gap is not None and self.longest_gap < 1:
@@ -59,7 +63,7 @@ class AutoregressiveErrors(Errors):
         if self.longest_gap is not None:
             return self
         longest = min(max(longest_gap(observed), 1), LONGEST_GAP)
-        return AutoregressiveErrors(longest, self.largest)
+        return dataclasses.replace(self, longest_gap=longest)
 
     def gaps(self, observed: Float[Array, "time series"]) -> Gaps:
         if self.longest_gap is None:

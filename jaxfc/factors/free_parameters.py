@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.condition import check_fitted_panel
+from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.identify import (
     check_rows,
     rotate_parameters,
@@ -210,11 +211,12 @@ def free_parameters(
 
 
 def series_with_memory(fitted: "FittedFactorModel") -> tuple[int, ...]:
-    """Series whose errors have a coefficient of their own: all but flows, if errors are AR(1)."""
-    if fitted.parameters.idiosyncratic_ar is None:
+    """Series whose errors have a coefficient of their own."""
+    model, num_series = fitted.model, fitted.parameters.loadings.shape[0]
+    if not isinstance(model.errors, AutoregressiveErrors):
         return ()
-    flows = () if fitted.model.flows is None else fitted.model.flows.columns
-    return tuple(i for i in range(fitted.parameters.loadings.shape[0]) if i not in flows)
+    without = () if model.errors.of_flows or model.flows is None else model.flows.columns
+    return tuple(i for i in range(num_series) if i not in without)
 
 
 def check_inference(fitted: "FittedFactorModel", panel: "Panel") -> None:

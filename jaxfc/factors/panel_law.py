@@ -3,8 +3,11 @@
 Parameters are held fixed. Rows may lie beyond the sample that was fitted (a forecast is a row
 without data) and the mask may be any mask: vintages, scenarios and histories are all the same
 question. Given the factors, each series is its common component plus its errors given what was
-observed of them: at single dates (`expected_errors`) or in sums (`reconstruct_series`).
+observed of them: at single dates (`expected_errors`) or in sums (`errors_in_sums`;
+`reconstruct_series` where they have no memory).
 """
+
+import dataclasses
 
 import equinox as eqx
 import jax
@@ -13,12 +16,12 @@ import numpy as np
 
 from jaxfc.factors.coupled import centred_values, make_coupling
 from jaxfc.factors.em import EMStep, PanelData
-from jaxfc.factors.error_paths import draw_errors, expected_errors
+from jaxfc.factors.error_paths import draw_errors, errors_in_sums, expected_errors
 from jaxfc.factors.errors import AutoregressiveErrors, longest_gap
 from jaxfc.factors.methods import EM, Candidate
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.moments import factor_means, sample_factors
-from jaxfc.factors.reconstruct import reconstruct_jointly, reconstruct_series
+from jaxfc.factors.reconstruct import observe, reconstruct_jointly, reconstruct_series
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
 
@@ -35,7 +38,7 @@ def covering(fitted: FittedFactorModel, *masks: np.ndarray) -> FittedFactorModel
     longest = max(errors.longest_gap, *(longest_gap(np.asarray(mask)) for mask in masks))
     if longest == errors.longest_gap:
         return fitted
-    wider = AutoregressiveErrors(longest, errors.largest)
+    wider = dataclasses.replace(errors, longest_gap=longest)
     return eqx.tree_at(lambda f: f.model.errors, fitted, wider)
 
 
@@ -90,12 +93,18 @@ def completed(
     series = reconstruct_series(aggregation, data.values, observed, common)
     if parameters.idiosyncratic_ar is None:
         return series
-    # Flows have no memory beyond their rows, so what `reconstruct_series` says of them is final.
-    stocks = 1.0 if data.coupling is None else data.coupling.stocks
-    errors = expected_errors(
-        data.values - common, observed * stocks, parameters.idiosyncratic_ar * stocks
-    )
-    return jnp.where(jnp.asarray(stocks) > 0, common + errors, series)
+    ar, coupling = parameters.idiosyncratic_ar, data.coupling
+    stocks = 1.0 if coupling is None else coupling.stocks
+    errors = expected_errors(data.values - common, observed * stocks, ar * stocks)
+    series = jnp.where(jnp.asarray(stocks) > 0, common + errors, series)
+    if coupling is None or coupling.pattern is None:
+        return series
+    assert coupling.plan is not None and aggregation is not None
+    columns = coupling.plan.columns
+    chosen = jnp.asarray(columns)
+    known = (data.values - observe(aggregation, observed, common))[:, chosen]
+    errors = errors_in_sums(known, observed[:, chosen], ar[chosen], aggregation, columns)
+    return series.at[:, chosen].set(common[:, chosen] + errors)
 
 
 def sample_panel(

@@ -43,15 +43,17 @@ def select_model(
     an accelerator; 1 needs least memory and stops each candidate when it has converged).
 
     **Raises:** `ValueError` if the panel is unfit for the largest candidate, for a method without a
-    maximised likelihood (PCA, PPCA), for sizes or options out of range; `RuntimeError` if `throw`
-    and no choice could be made because candidates failed.
+    maximised likelihood (PCA, PPCA), for restrictions, for sizes or options out of range;
+    `RuntimeError` if `throw` and no choice could be made because candidates failed.
 
     Source: Defend et al. (2021), section 3, Algorithm A1.
     """
     largest = dataclasses.replace(model, num_factors=max_factors, num_lags=max_lags)
+    check_selection(model, rule or SelectionRule(), max_factors, max_lags, len(panel.names))
+    largest = largest.resolved(panel)
     largest.check(panel)
     selection = jitted_select(
-        model,
+        largest,
         *panel.arrays(),
         max_factors,
         max_lags,
@@ -59,6 +61,7 @@ def select_model(
         aggregation=panel.aggregation,
         batch_size=batch_size,
     )
+    selection = dataclasses.replace(selection, model=model)
     if throw and (int(selection.num_factors) < 1 or int(selection.num_lags) < 0):
         raise RuntimeError(
             f"no model can be chosen: {int(selection.num_failed)} of {selection.loglik.size} "
@@ -156,6 +159,11 @@ def check_selection(
         raise ValueError(
             f"{type(model.method).__name__} maximises no likelihood of the dynamics, so an AIC of "
             "the lags says nothing; use method=EM() or TwoStepEM()."
+        )
+    if model.restrictions is not None:
+        raise ValueError(
+            f"{type(model.restrictions).__name__} hold for one number of factors and lags; select "
+            "without them, then restrict the model that was chosen."
         )
     if rule.panel == "pairwise" and model.method.rebuilds_panel:
         raise ValueError(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Largest starting value of an error's AR coefficient.
 LARGEST_START = 0.9
+# That of a flow, whose errors sums do not show.
+FLOW_START = 0.1
 
 
 def starting_values(
@@ -54,7 +56,8 @@ def starting_values(
     residuals = data.values - data.observed * (factors @ loadings.T)
     ar = first_autocorr(residuals, data.observed)
     if model.flows is not None:
-        ar = ar.at[jnp.asarray(model.flows.columns)].set(0.0)
+        of_flows = FLOW_START if model.errors.of_flows else 0.0
+        ar = ar.at[jnp.asarray(model.flows.columns)].set(of_flows)
     return dataclasses.replace(parameters, idiosyncratic_ar=ar)
 
 

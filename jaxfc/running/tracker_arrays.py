@@ -10,6 +10,7 @@ With theta_v the parameters of vintage v, Omega_v its data and y its target,
 its own moments, and its news against the one before are in the units of the one before.
 """
 
+import dataclasses
 from typing import cast
 
 import equinox as eqx
@@ -188,7 +189,7 @@ def widened(fitted: FittedFactorModel, longest: int | None) -> FittedFactorModel
     errors = fitted.model.errors
     if longest is None or not isinstance(errors, AutoregressiveErrors):
         return fitted
-    wider = AutoregressiveErrors(longest, errors.largest)
+    wider = dataclasses.replace(errors, longest_gap=longest)
     return eqx.tree_at(lambda f: f.model.errors, fitted, wider)
 
 

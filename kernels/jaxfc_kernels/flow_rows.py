@@ -25,12 +25,15 @@ from jaxfc_kernels.aggregation import AggregationRows, weights_of
 
 
 class FlowRows(NamedTuple):
-    """Rows of J flows over windows of L + 1 periods.
+    """Rows of J flows over windows of L + 1 periods, per unit of Var e.
 
-    `entering` (time, L + 1, 2, J): the coefficient of x_t (slot 0) and of s_t (slot 1) in the row
-    of period t + l; `noise` (time, J): noise variance of the row, per unit of Var e; `observed`
-    (time, J). `bands` (L + 1, time, 2, 2, J): sum_l entering[t, l] entering[t-d, l+d]' / noise[t+l]
-    over the observed rows. `active` (time, J): 1.0 where s_t enters an observed row.
+    `entering` (time, L + 1, 1 + A, J): the coefficient of x_t (slot 0) and of the A scalars of
+    period t (slot 1: s_t) in the row of period t + l; `noise` (time, J): noise variance of the row;
+    `observed` (time, J). `bands` (L + 1, time, 1 + A, 1 + A, J): sum_l entering[t, l]
+    entering[t-d, l+d]' / noise[t+l] over the observed rows. `prior` (orders, time, A, J): bands of
+    the scalars' own precision, N(0, 1) where they enter nothing, and `prior_variance` (time, A, J)
+    their variances given the scalars before. `active` (time, A, J) is 1.0 where a scalar is part of
+    the complete data.
     """
 
     entering: Array
@@ -38,6 +41,8 @@ class FlowRows(NamedTuple):
     observed: Array
     bands: Array
     active: Array
+    prior: Array
+    prior_variance: Array
 
 
 def flow_rows(
@@ -48,15 +53,22 @@ def flow_rows(
     entering, noise = (jnp.stack(parts, axis=-1) for parts in zip(*patterns, strict=True))
     seen = observed[:, jnp.asarray(columns)]
     noise = jnp.where(seen > 0, noise, 1.0)
-    precision = ahead(seen / noise, window)
+    active = jnp.sum(jnp.abs(entering[:, :, 1]) * ahead(seen, window), axis=1) > 0
+    active = active.astype(observed.dtype)[:, None]
+    ones, bands = jnp.ones_like(active), row_bands(entering, seen / noise)
+    return FlowRows(entering, noise, seen, bands, active, ones[None], ones)
+
+
+def row_bands(entering: Array, precision: Array) -> Array:
+    """`bands` of rows with these precisions (time, J), zero where not observed."""
+    num_times, window = entering.shape[:2]
+    precision = ahead(precision, window)
     bands = []
     for order in range(window):
         weighted = entering[order:, : window - order] * precision[order:, : window - order, None]
-        earlier = entering[: entering.shape[0] - order, order:]
-        band = jnp.einsum("tlaj,tlbj->tabj", weighted, earlier)
+        band = jnp.einsum("tlaj,tlbj->tabj", weighted, entering[: num_times - order, order:])
         bands.append(jnp.pad(band, ((order, 0), (0, 0), (0, 0), (0, 0))))
-    active = jnp.sum(jnp.abs(entering[:, :, 1]) * ahead(seen, window), axis=1) > 0
-    return FlowRows(entering, noise, seen, jnp.stack(bands), active.astype(observed.dtype))
+    return jnp.stack(bands)
 
 
 def one_flow(
@@ -109,10 +121,10 @@ def behind(values: Array, window: int) -> Array:
     return padded[places]
 
 
-def row_values(flows: FlowRows, common: Array, shared: Array) -> Array:
-    """Q common + A shared at every row, (time, J)."""
+def row_values(flows: FlowRows, common: Array, scalars: Array) -> Array:
+    """Q common + A scalars at every row, (time, J); `scalars` (time, A, J)."""
     window = flows.entering.shape[1]
-    states = jnp.stack([common, shared], axis=1)
+    states = jnp.concatenate([common[:, None], scalars], axis=1)
     num_times = common.shape[0]
     total = jnp.zeros_like(common)
     for lag in range(window):
@@ -122,6 +134,6 @@ def row_values(flows: FlowRows, common: Array, shared: Array) -> Array:
 
 
 def row_transpose(flows: FlowRows, values: Array) -> Array:
-    """[Q A]' K^{-1} y over the observed rows, (time, 2, J)."""
+    """[Q A]' K^{-1} y over the observed rows, (time, 1 + A, J)."""
     weighted = ahead(flows.observed * values / flows.noise, flows.entering.shape[1])
     return jnp.einsum("tlaj,tlj->taj", flows.entering, weighted)

@@ -4,6 +4,7 @@ import dataclasses
 
 import equinox as eqx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from jaxfc.factors.em import EMStep, PanelData
 from jaxfc.factors.errors import AutoregressiveErrors, IndependentErrors, gap_error, longest_gap
 from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.moments import ClosedForm
+from jaxfc_kernels.aggregation import AggregationRows
 
 NUM_TIMES, NUM_SERIES, NUM_FACTORS = 18, 5, 2
 MIXED = {
@@ -76,15 +78,16 @@ def stock_case(num_lags):
     return step, as_parameters(world, ar), data, condition(law, rows, values)
 
 
-def mixed_case(name, num_lags, with_memory):
-    """The same for a panel with low-frequency flows, whose own errors have no memory."""
+def mixed_case(name, num_lags, with_memory, of_flows=True):
+    """The same for a panel with low-frequency flows."""
     base, index, frequencies, kinds = MIXED[name]
     aggregation = aggregation_rows(index, base, tuple(frequencies), tuple(kinds))
     plan = plan_flows(aggregation)
     world, ar = small_world(num_lags=num_lags)
-    ar[list(plan.columns)] = 0.0
     if not with_memory:
         ar = np.zeros_like(ar)
+    if not of_flows:
+        ar[list(plan.columns)] = 0.0
     observed = np.random.default_rng(3).random((len(index), NUM_SERIES)) < 0.8
     for i, (frequency, kind) in enumerate(zip(frequencies, kinds, strict=True)):
         observed[:, i] &= np.asarray(aggregation_pattern(index, base, frequency, kind).answered)
@@ -92,7 +95,9 @@ def mixed_case(name, num_lags, with_memory):
     values = draw_values(law, rows)
     mask = jnp.asarray(observed, float)
     stocks = np.delete(observed, plan.columns, axis=1)
-    errors = AutoregressiveErrors(longest_gap(stocks)) if with_memory else IndependentErrors()
+    errors = IndependentErrors()
+    if with_memory:
+        errors = AutoregressiveErrors(longest_gap(stocks), of_flows=of_flows)
     coupling = make_coupling(errors, plan, mask, aggregation)
     data = PanelData(jnp.asarray(placed(observed, values)), mask, coupling=coupling)
     step = EMStep(ClosedForm(), jnp.asarray(0.0), errors=errors, estimate_intercept=True)
@@ -124,6 +129,15 @@ def test_flows_equal_dense_gaussian(name, with_memory, num_lags):
     check_against_dense(*mixed_case(name, num_lags, with_memory))
 
 
+def test_flows_may_forget_where_stocks_remember():
+    step, parameters, data, answer = mixed_case("months and quarters", 1, True, of_flows=False)
+    assert data.coupling.pattern is None
+    check_against_dense(step, parameters, data, answer)
+    moved, _ = eqx.filter_jit(step)(parameters, data)
+    moves = np.asarray(moved.idiosyncratic_ar != parameters.idiosyncratic_ar)
+    assert (moves == (np.asarray(data.coupling.stocks) > 0)).all()
+
+
 def test_likelihood_equals_large_state_smoother():
     step, parameters, data, _ = stock_case(2)
     space = ar_error_space(parameters)
@@ -132,6 +146,81 @@ def test_likelihood_equals_large_state_smoother():
     assert_allclose(ours.loglik, smoothed.loglik, rtol=1e-10)
     assert_allclose(ours.posterior.means, smoothed.smoothed_means[:, :2], atol=1e-10)
     assert_allclose(ours.posterior.covs, smoothed.smoothed_covs[:, :2, :2], atol=1e-10)
+
+
+def test_flows_with_memory_equal_large_state_smoother():
+    base, index, frequencies, kinds = MIXED["months and quarters"]
+    rows = aggregation_rows(index, base, tuple(frequencies), tuple(kinds))
+    step, parameters, data, answer = mixed_case("months and quarters", 1, True)
+    assert data.coupling.pattern is not None
+    space = ar_error_space(parameters, weights=rows)
+    filtered = space.filter(data.values, data.observed > 0, implementation="univariate")
+    ours = expect(step, parameters, data)
+    assert_allclose(ours.loglik, filtered.loglik, rtol=1e-10)
+    check_against_dense(step, parameters, data, answer)
+
+
+def test_flows_without_memory_keep_one_scalar():
+    """At r = 0 the chain of ends changes nothing; without memory there is none."""
+    name = "months and quarters"
+    base, index, frequencies, kinds = MIXED[name]
+    rows = aggregation_rows(index, base, tuple(frequencies), tuple(kinds))
+    step, parameters, data, answer = mixed_case(name, 0, False)
+    assert data.coupling.pattern is None
+    assert data.coupling.flows_at(parameters).entering.shape[2] == 2
+    errors = AutoregressiveErrors(1)
+    coupling = make_coupling(errors, data.coupling.plan, data.observed, rows)
+    zero = dataclasses.replace(parameters, idiosyncratic_ar=jnp.zeros(NUM_SERIES))
+    assert coupling.flows_at(zero).entering.shape[2] == 3
+    remembering = dataclasses.replace(data, coupling=coupling)
+    ours = expect(dataclasses.replace(step, errors=errors), zero, remembering)
+    assert_allclose(ours.loglik, answer.loglik, rtol=1e-12)
+    assert_allclose(ours.posterior.means, answer.means, atol=1e-11)
+
+
+def test_periods_of_a_single_row_are_refused_with_memory():
+    rows = AggregationRows(
+        np.array([0, 1]),
+        np.array([np.arange(4), [1, 1, 2, 3]]),
+        np.ones((2, 4)),
+        np.full((2, 4), 4),
+        np.zeros((2, 4)),
+    )
+    plan = plan_flows(rows)
+    assert plan is not None and plan.longer_window is None
+    assert make_coupling(IndependentErrors(), plan, jnp.ones((4, 2)), rows) is not None
+    with pytest.raises(ValueError, match="has a single row of the panel"):
+        make_coupling(AutoregressiveErrors(1), plan, jnp.ones((4, 2)), rows)
+
+
+def test_step_and_derivative_lower_for_cuda():
+    step, parameters, data, _ = mixed_case("months and quarters", 1, True)
+
+    def verbs(parameters):
+        def evidence(parameters):
+            return step.expect(parameters, data).loglik
+
+        return step(parameters, data), jax.value_and_grad(evidence)(parameters)
+
+    exported = jax.export.export(jax.jit(verbs), platforms=["cuda"])(parameters)
+    assert exported.platforms == ("cuda",)
+
+
+@pytest.mark.parametrize("name", ["stocks", "months and quarters"])
+def test_float32_stays_float32_and_close(name):
+    case = stock_case(1) if name == "stocks" else mixed_case(name, 1, True)
+    step, parameters, data, answer = case
+    low = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf,
+        (step, parameters, data),
+    )
+    step, parameters, data = low
+    ours = expect(step, parameters, data)
+    assert ours.loglik.dtype == ours.posterior.lag_covs.dtype == jnp.float32
+    assert_allclose(ours.loglik, answer.loglik, rtol=1e-5)
+    assert_allclose(ours.posterior.means, answer.means, atol=1e-4)
+    moved, _ = eqx.filter_jit(step)(parameters, data)
+    assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {jnp.dtype(jnp.float32)}
 
 
 def test_zero_coefficients_are_independent_errors():
@@ -167,7 +256,7 @@ def longer_case(flows):
     aggregation = aggregation_rows(index, "M", frequencies, kinds)
     plan = plan_flows(aggregation)
     world, ar = small_world(6, 1, 1, seed=4)
-    ar = np.array([0.5, -0.3, 0.7, 0.2, 0.0, 0.0])
+    ar = np.array([0.5, -0.3, 0.7, 0.2, 0.6, -0.2])
     rng = np.random.default_rng(5)
     observed = rng.random((60, 6)) < 0.85
     observed[1::7] = True  # no gap is long
@@ -229,8 +318,7 @@ def test_em_ends_where_the_score_vanishes(converged, name):
     assert np.abs(slope.loadings).max() < 1e-3
     assert np.abs(slope.intercept).max() < 1e-3
     assert np.abs(slope.idiosyncratic_cov).max() < 1e-3
-    stocks = np.asarray(data.coupling.stocks) > 0
-    assert np.abs(slope.idiosyncratic_ar[stocks]).max() < 1e-3
+    assert np.abs(slope.idiosyncratic_ar).max() < 1e-3
     assert np.abs(slope.transition).max() < 1e-3
     assert np.abs(slope.innovation_cov).max() < 1e-3
 

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxfc.factors import EM, PCA, DynamicFactorModel, TwoStepEM, trace_r_squared
+from jaxfc.factors import (
+    EM,
+    PCA,
+    AutoregressiveErrors,
+    Blocks,
+    DynamicFactorModel,
+    TwoStepEM,
+    trace_r_squared,
+)
 from jaxfc.factors.criteria import factor_criteria
 from jaxfc.factors.em import PanelData
 from jaxfc.factors.methods import Candidate
@@ -175,6 +183,28 @@ def test_failed_candidates_are_counted_and_never_chosen(panel):
     np.testing.assert_array_equal(kept.loglik, found.loglik)
 
 
+def test_errors_with_memory_and_flows_are_selected(panel):
+    """The same steps as a fit of one size; the model that is returned is the one that was given."""
+    values, observed = map(np.asarray, panel)
+    index = pd.date_range("2000-01-31", periods=len(values), freq="ME")
+    frame = pd.DataFrame(values, index=index).where(observed).iloc[:, :6]
+    frame[5] = frame[5].where(index.month % 3 == 0)
+    frame.columns = [f"x{i}" for i in range(6)]
+    mixed = Panel.from_frame(frame, kinds={"x5": "change_in_flow"})
+    model = DynamicFactorModel(
+        1, 1, method=EM(rtol=1e-6, max_steps=30), errors=AutoregressiveErrors()
+    )
+    rule = SelectionRule(factors="eigenvalue_ratio", parameters="all")
+    found = select_model(model, mixed, 2, 1, rule=rule, throw=False)
+    fitted = dataclasses.replace(model, num_factors=2).fit(mixed, throw=False)
+    assert int(found.num_steps[1, 1]) == int(fitted.num_steps) > 1
+    np.testing.assert_allclose(found.loglik[1, 1], fitted.loglik, rtol=1e-9)
+    # loadings 12, variances and coefficients 6 each, A 4, Q 3, less 4 for the transformation
+    count = 12 + 6 + 6 + 4 + 3 - 4
+    assert float(found.aic[1, 1]) == pytest.approx(2 * count - 2 * float(fitted.loglik), rel=1e-9)
+    assert found.model.errors.longest_gap is None
+
+
 def test_two_step_candidates_are_judged_on_the_panels_they_rebuild(panel):
     values, observed = panel
     model = DynamicFactorModel(1, 0, method=TwoStepEM(rtol=1e-2, max_steps=5))
@@ -205,6 +235,12 @@ def test_two_step_candidates_are_judged_on_the_panels_they_rebuild(panel):
             SelectionRule(panel="pairwise"),
             (3, 1),
             "panel='rebuilt'",
+        ),
+        (
+            DynamicFactorModel(1, 0, restrictions=Blocks({"a": ("x", "y")})),
+            RULE,
+            (3, 1),
+            "hold for one number of factors",
         ),
         (LOOSE, RULE, (1, 1), "max_factors must be from 2"),
         (LOOSE, RULE, (3, -1), "max_lags must be at least 0"),
