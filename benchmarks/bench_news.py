@@ -1,24 +1,25 @@
-"""News for 1,000 pairs of vintages in one batched call against statsmodels one by one.
+"""News of 1,000 vintages against the one before in one batched call; statsmodels one by one.
 
     taskset -c 0 env OMP_NUM_THREADS=1 python benchmarks/bench_news.py [--quick] [--save]
 
 Needs the extra `peers`. A monthly panel of the shape of the New York Fed's (205 months, 22 series,
 of which 4 start two years late, 4 factors in one block, 1 lag, float64), simulated, at the same
-parameters for both; `errors` are independent, or AR(1) as in the published model. Every pair has
-its own data: the new vintage brings the last month of half of the series and another cell or two of
-the month before; in the rows with `revised` = 60 it also changes the last six months of ten series.
-The target is one series two months ahead.
+parameters for both; `errors` are independent, or AR(1) as in the published model. Each vintage
+brings the next two cells in order of time; in the rows with `revised` = 60 it also changes the last
+six complete months of ten series. The target is one series two months ahead.
 
 `ours_ms`: CPU time for a pair within one call for all pairs, 16 at a time, from data to weights,
-news and revisions of all cells (`kept` = cells), or to impacts by series (series). `news_ms`:
-`DynamicFactorMQ.news` between two smoothed result objects. `vintage_ms`: the same with the `apply`
-that smooths the new vintage, without which there is no news. statsmodels' times are medians over
-`peer_pairs` pairs, nothing of theirs is run 1,000 times: ratios are per pair. `difference`: the
-largest absolute difference of impacts and totals. Compilation is reported apart.
+news and revisions of all cells (`kept` = cells), or to impacts by series (series); `call` is
+`news_batch`, which takes any pairs, or `consecutive_news`, which conditions on each vintage once.
+`news_ms`: `DynamicFactorMQ.news` between two smoothed result objects. `vintage_ms`: the same with
+the `apply` that smooths the new vintage, without which there is no news. statsmodels' times are
+medians over the last `peer_pairs` pairs, nothing of theirs is run 1,000 times: ratios are per pair.
+`difference`: the largest absolute difference of impacts and totals. Compilation is reported apart.
 """
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import time
 import warnings
@@ -33,13 +34,14 @@ from timing import compile_seconds, cpu_seconds, report
 
 from jaxfc.factors import EM, DynamicFactorModel
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.consecutive_news import consecutive_news
 from jaxfc.factors.errors import AutoregressiveErrors, IndependentErrors, longest_gap
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.factors.news_arrays import NewsArrays, news_batch
 from jaxfc.factors.scaling import Scaling
 
 NUM_TIMES, NUM_SERIES, NUM_FACTORS, NUM_LAGS = 205, 22, 4, 1
-NUM_REVISED_SERIES, NUM_REVISED_ROWS = 10, 6
+NUM_RELEASES, NUM_REVISED_SERIES, NUM_REVISED_ROWS = 2, 10, 6
 NUM_LATE_SERIES, NUM_LATE_ROWS = 4, 24
 TARGET = 3
 HORIZON = 2
@@ -50,46 +52,44 @@ BATCH_SIZE = 16
 Vintages = tuple[np.ndarray, np.ndarray]
 
 
-def draw_pairs(num_pairs: int, revised: bool) -> tuple[Vintages, Vintages]:
-    """Values and masks (pairs, time, series) of the old and of the new vintages."""
-    values, observed = draw_panel(NUM_SERIES, NUM_TIMES, NUM_FACTORS, NUM_LAGS, missing=0.0)
-    observed[:NUM_LATE_ROWS, -NUM_LATE_SERIES:] = 0.0
-    rng = np.random.default_rng(1)
-    new_values = values + 0.1 * rng.normal(size=(num_pairs, *values.shape))
-    new_observed = np.repeat(observed[None] > 0, num_pairs, axis=0)
-    new_observed[:, -1, NUM_SERIES // 2 :] = False
-    old_observed = new_observed.copy()
-    old_observed[:, -1] = False
-    late = rng.integers(0, NUM_SERIES, size=(num_pairs, 2))
-    old_observed[np.arange(num_pairs)[:, None], -2, late] = False
-    old_values = new_values.copy()
+def draw_vintages(num_pairs: int, revised: bool) -> Vintages:
+    """Values and masks (vintages, time, series), the horizon included."""
+    values, complete = draw_panel(NUM_SERIES, NUM_TIMES, NUM_FACTORS, NUM_LAGS, missing=0.0)
+    complete[:NUM_LATE_ROWS, -NUM_LATE_SERIES:] = 0.0
+    cells = np.flatnonzero(complete)
+    num_cells = cells.size - NUM_RELEASES * np.arange(num_pairs, -1, -1)
+    place = np.full(complete.size, cells.size)
+    place[cells] = np.arange(cells.size)
+    observed = (place < num_cells[:, None]).reshape(-1, NUM_TIMES, NUM_SERIES)
+    changes = np.zeros(observed.shape)
     if revised:
-        cells = (slice(None), slice(-NUM_REVISED_ROWS - 1, -1), slice(0, NUM_REVISED_SERIES))
-        old_values[cells] += 0.1 * rng.normal(size=old_values[cells].shape)
+        rng = np.random.default_rng(1)
+        ends = cells[num_cells - 1] // NUM_SERIES
+        for v in range(1, num_pairs + 1):
+            recent = changes[v, ends[v] - NUM_REVISED_ROWS : ends[v], :NUM_REVISED_SERIES]
+            recent[:] = 0.1 * rng.normal(size=recent.shape)
+    vintages = (values + np.cumsum(changes, axis=0)) * observed
     pad = ((0, 0), (0, HORIZON), (0, 0))
-    return (
-        (np.pad(old_values * old_observed, pad), np.pad(old_observed, pad)),
-        (np.pad(new_values * new_observed, pad), np.pad(new_observed, pad)),
-    )
+    return np.pad(vintages, pad), np.pad(observed, pad)
 
 
-def fit_ours(old: Vintages, new: Vintages, memory: bool) -> FittedFactorModel:
-    """A few EM steps on the first vintage; the panel is standardised already."""
+def fit_ours(vintages: Vintages, memory: bool) -> FittedFactorModel:
+    """A few EM steps on the last vintage; the panel is standardised already."""
     errors = IndependentErrors()
     if memory:
-        longest = max(longest_gap(mask) for _, masks in (old, new) for mask in masks)
+        longest = max(longest_gap(mask) for mask in vintages[1])
         errors = AutoregressiveErrors(longest_gap=longest)
     model = DynamicFactorModel(NUM_FACTORS, NUM_LAGS, method=EM(max_steps=10), errors=errors)
-    values, observed = (jnp.asarray(array[0, :NUM_TIMES]) for array in old)
+    values, observed = (jnp.asarray(array[-1, :NUM_TIMES]) for array in vintages)
     fitted = jax.jit(lambda *data: model.estimate(*data))(values, observed)
     unit = Scaling(jnp.zeros(NUM_SERIES), jnp.ones(NUM_SERIES))
     no_intercept = dataclasses.replace(fitted.parameters, intercept=jnp.zeros(NUM_SERIES))
     return dataclasses.replace(fitted, scaling=unit, parameters=no_intercept)
 
 
-def frame(vintage: Vintages, pair: int) -> pd.DataFrame:
+def frame(vintages: Vintages, number: int) -> pd.DataFrame:
     """One vintage as statsmodels takes it."""
-    values, observed = (array[pair, :NUM_TIMES] for array in vintage)
+    values, observed = (array[number, :NUM_TIMES] for array in vintages)
     index = pd.period_range("2000-01", periods=NUM_TIMES, freq="M")
     columns = [f"x{i}" for i in range(NUM_SERIES)]
     return pd.DataFrame(np.where(observed, values, np.nan), index=index, columns=columns)
@@ -167,36 +167,53 @@ def by_series(arrays: NewsArrays) -> tuple[jax.Array, ...]:
     return (*sums, arrays.old_nowcast, arrays.new_nowcast)
 
 
+def in_pairs(fitted, values, observed, *options, **keywords):
+    """`news_batch` of every vintage and the one before."""
+    pairs = (values[:-1], observed[:-1]), (values[1:], observed[1:])
+    return news_batch(fitted, *pairs, *options, **keywords)
+
+
+CALLS = {"news_batch": in_pairs, "consecutive_news": consecutive_news}
+
+
 def measure(num_pairs: int, num_peer_pairs: int, memory: bool, revised: bool) -> list[dict]:
     """The rows of the table for one law of the errors, without or with revisions."""
-    old, new = draw_pairs(num_pairs, revised)
-    fitted = fit_ours(old, new, memory)
+    vintages = draw_vintages(num_pairs, revised)
+    fitted = fit_ours(vintages, memory)
     rows = jnp.full(num_pairs, NUM_TIMES + HORIZON - 1)
     weights = jnp.zeros(NUM_SERIES).at[TARGET].set(1.0)
-    arrays = jax.tree.map(jnp.asarray, (old, new))
-    peer = Statsmodels(fitted.parameters, frame(old, 0))
-    olds = [peer.vintage(frame(old, i)) for i in range(num_peer_pairs)]
-    tables = [frame(new, i) for i in range(num_peer_pairs)]
-    news = [peer.vintage(table) for table in tables]
-    alone = median_seconds(lambda i: peer.news(olds[i], news[i]), num_peer_pairs)
-    whole = median_seconds(lambda i: peer.news(olds[i], peer.vintage(tables[i])), num_peer_pairs)
+    last = range(num_pairs - num_peer_pairs, num_pairs + 1)
+    tables = [frame(vintages, v) for v in last]
+    peer = Statsmodels(fitted.parameters, tables[0])
+    theirs = [peer.vintage(table) for table in tables]
+    alone = median_seconds(lambda i: peer.news(theirs[i], theirs[i + 1]), num_peer_pairs)
+    whole = median_seconds(
+        lambda i: peer.news(theirs[i], peer.vintage(tables[i + 1])), num_peer_pairs
+    )
+    arrays = tuple(map(jnp.asarray, vintages))
     table, gap = [], 0.0
-    for kept, summary in (("cells", None), ("series", by_series)):
+    for call, kept in itertools.product(CALLS, ("cells", "series")):
+        summary = by_series if kept == "series" else None
 
-        def run(old, new, summary=summary):
-            pairs = old, new, rows, weights
-            return news_batch(fitted, *pairs, summary=summary, batch_size=BATCH_SIZE)
+        def run(values, observed, call=call, summary=summary):
+            return CALLS[call](
+                fitted, values, observed, rows, weights, summary=summary, batch_size=BATCH_SIZE
+            )
 
         compiled, seconds = compile_seconds(run, *arrays)
         times = cpu_seconds({"ours": lambda f=compiled: f(*arrays)}, num_samples=3, num_rounds=2)
         ours = times["ours"] / num_pairs
         if summary is None:
             answers = compiled(*arrays)
-            gap = max(difference(peer.news(olds[i], news[i]), answers, i) for i in range(2))
+            pairs = [(i, last[i]) for i in range(2)]
+            gap = max(
+                difference(peer.news(theirs[i], theirs[i + 1]), answers, pair) for i, pair in pairs
+            )
         table.append(
             {
                 "errors": "AR(1)" if memory else "independent",
                 "revised": 60 if revised else 0,
+                "call": call,
                 "kept": kept,
                 "pairs": num_pairs,
                 "compile_s": seconds,

@@ -10,6 +10,7 @@ from jaxfc.factors.augmented_em import AugmentedEM, augmented_em, run_augmented_
 from jaxfc.factors.blocks import Blocks, ObservedFactors
 from jaxfc.factors.bootstrap import bootstrap, forecast_with_uncertainty
 from jaxfc.factors.components import FactorParameters, trace_r_squared
+from jaxfc.factors.consecutive_news import consecutive_news
 from jaxfc.factors.contributions import contributions
 from jaxfc.factors.criteria import factor_criteria
 from jaxfc.factors.diagnostics import (
@@ -73,6 +74,7 @@ __all__ = [
     "augmented_space",
     "bootstrap",
     "conditional_forecast",
+    "consecutive_news",
     "contributions",
     "factor_contributions",
     "factor_criteria",

@@ -171,7 +171,7 @@ def news(
 
     Exact, and adds up to rounding. Values are in data units, sums and averages as their series
     report them: the news of a quarterly figure is the figure minus the forecast of the quarter. For
-    many pairs of vintages at once see `news_batch`.
+    many vintages at once see `consecutive_news`.
 
     **Arguments:** the vintages need not be equally long; they are put on one calendar. `target`: a
     series, or weights of several in the same row; `period`: any day of the target's own period,
