@@ -35,7 +35,18 @@ def covering(fitted: FittedFactorModel, *masks: np.ndarray) -> FittedFactorModel
     errors = fitted.model.errors
     if not isinstance(errors, AutoregressiveErrors) or errors.longest_gap is None:
         return fitted
-    longest = max(errors.longest_gap, *(longest_gap(np.asarray(mask)) for mask in masks))
+    # Gaps between the figures of flows are no gaps: their errors are tied within their rows.
+    flows = () if fitted.model.flows is None else fitted.model.flows.columns
+    gaps = (longest_gap(np.delete(np.asarray(mask), flows, axis=1)) for mask in masks)
+    return remembering(fitted, max(errors.longest_gap, *gaps))
+
+
+def remembering(fitted: FittedFactorModel, longest: int | None) -> FittedFactorModel:
+    """The fitted model with AR(1) errors that remember across `longest` periods; others, or None:
+    as it is."""
+    errors = fitted.model.errors
+    if longest is None or not isinstance(errors, AutoregressiveErrors):
+        return fitted
     if longest == errors.longest_gap:
         return fitted
     wider = dataclasses.replace(errors, longest_gap=longest)

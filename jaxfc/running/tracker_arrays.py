@@ -10,7 +10,6 @@ With theta_v the parameters of vintage v, Omega_v its data and y its target,
 its own moments, and its news against the one before are in the units of the one before.
 """
 
-import dataclasses
 from typing import cast
 
 import equinox as eqx
@@ -21,10 +20,9 @@ from jaxfc.batching import map_in_batches
 from jaxfc.factors.candidate import Candidate
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.em import PanelData
-from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.news_arrays import native_expectation, news_arrays
-from jaxfc.factors.panel_law import panel_data
+from jaxfc.factors.panel_law import panel_data, remembering
 from jaxfc.factors.scaling import Scaling, fit_scaling
 from jaxfc.factors.start import starting_values
 from jaxfc.results import RESULTS, is_okay
@@ -85,7 +83,7 @@ def track_arrays(
     fits = estimate_all(model, vintages, aggregation, plan)
 
     def nowcast(case: tuple) -> tuple:
-        fitted, vintage = widened(case[0], plan.longest_gap), case[1]
+        fitted, vintage = remembering(case[0], plan.longest_gap), case[1]
         data = (vintage.values, vintage.observed)
         mean = native_expectation(fitted, *data, aggregation)
         std = None
@@ -95,7 +93,7 @@ def track_arrays(
         return mean[vintage.rows] @ target_weights, std
 
     def explain(case: tuple) -> tuple:
-        fitted, old, new = widened(case[0], plan.longest_gap), case[1], case[2]
+        fitted, old, new = remembering(case[0], plan.longest_gap), case[1], case[2]
         arrays = news_arrays(
             fitted,
             old.values,
@@ -182,15 +180,6 @@ def cold_start(
     scaling = fit_scaling(values, mask, aggregation, model.standardise)
     data = PanelData(scaling.standardise(values, mask, aggregation), mask)
     return starting_values(model, data, aggregation, Candidate())
-
-
-def widened(fitted: FittedFactorModel, longest: int | None) -> FittedFactorModel:
-    """The fit with errors that remember across the longest gap of all vintages."""
-    errors = fitted.model.errors
-    if longest is None or not isinstance(errors, AutoregressiveErrors):
-        return fitted
-    wider = dataclasses.replace(errors, longest_gap=longest)
-    return eqx.tree_at(lambda f: f.model.errors, fitted, wider)
 
 
 def conditional_std(

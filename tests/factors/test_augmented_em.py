@@ -14,7 +14,7 @@ from factor_worlds import make_world
 from golden import dfms_mixed, panels
 from golden import dfms_pipeline as dfms
 from golden.cases import assert_same_parameters, space_of
-from golden.frbny import MONTHLY, method_of, stored
+from golden.frbny import MONTHLY, stored
 from golden.frbny_start import starting_values
 from jaxfc.factors.augmented import AugmentedParameters, augmented_space
 from jaxfc.factors.augmented_em import augmented_em, run_augmented_em
@@ -105,25 +105,6 @@ def test_start_values_of_matlab(name, per_block, num_lags):
     ours, _ = em_step(theirs.method, start, *theirs.panel(rows=slice(-1)))
     signs = np.sign(np.sum(np.asarray(ours.loadings * theirs.parameters.loadings), axis=0))
     assert_same_parameters(with_signs(ours, signs), theirs.parameters, 2e-12)
-
-
-@pytest.mark.slow
-def test_the_full_model_of_the_ny_fed(shared_data):
-    """25 series, 4 blocks, 53 states: from the spreadsheets to the numbers of its `ResDFM.mat`."""
-    data, in_block = panels.frbny_full_panel(shared_data / "frbny_nowcast")
-    start = starting_values(data, in_block, 1, 1)
-    method = method_of(in_block, 1, 1, estimates_initial_cov=False)
-    observed = ~np.isnan(data)
-    values = jnp.asarray(np.where(observed, data, 0.0))
-    outcome = run_augmented_em(method, start, values, jnp.asarray(observed), rtol=1e-4)
-    ours = outcome.value
-    assert int(outcome.num_steps) == 92
-    digits = {"rtol": 0, "atol": 5.1e-9}
-    assert_allclose(ours.transition[0, 0, 0], 0.84172129, **digits)
-    assert_allclose(ours.innovation_cov[0, 0], 1.40544896, **digits)
-    assert_allclose(ours.loadings[0, 0], 0.25180148, **digits)
-    assert_allclose(ours.initial_mean[0], 0.91323383, **digits)
-    assert_allclose(ours.initial_cov[0, 0], 6.38638759, **digits)
 
 
 @pytest.mark.parametrize("name", NEWS)

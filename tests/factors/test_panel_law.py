@@ -155,6 +155,10 @@ def test_another_vintage_with_longer_gaps_stays_exact(fitted, panel):
     mean, _ = dense_answer(fitted, vintage)
     ours = expected_panel(wider, *vintage.arrays(), vintage.aggregation)
     assert_allclose(ours, mean, atol=1e-9)
+    without = panel.observed.copy()
+    without[5:, -1] = False
+    without[-1, -1] = True  # a gap of 18 months between two figures of a flow is none
+    assert covering(fitted, without) is fitted
 
 
 def test_two_step_parameters_have_the_same_exact_law(panel):

@@ -143,15 +143,15 @@ def read_sheet(path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=sheet.row_values(0))
 
 
-def frbny_full_panel(folder) -> tuple[np.ndarray, np.ndarray]:
-    """The NY Fed's own example: (198 months from 2000, 25 series), standardised, and its blocks.
+def frbny_full_panel(folder, vintage="2016-06-29") -> tuple[pd.DataFrame, np.ndarray]:
+    """A vintage of the NY Fed's own example, months from 2000 on of 25 series, and its blocks.
 
-    Vintage 2016-06-29, monthly series first; transformations as its specification says.
+    Monthly series first; transformations as its specification says.
     """
     table = read_sheet(folder / "Spec_US_example.xls")
     table = table[table["Model"] == 1]
     table = table.iloc[np.argsort(table["Frequency"] == "q", kind="stable")]
-    levels = read_sheet(folder / "2016-06-29.xls").set_index("Date").astype(float)
+    levels = read_sheet(folder / f"{vintage}.xls").set_index("Date").astype(float)
     columns = {}
     for series in table.itertuples():
         level = levels[series.SeriesID]
@@ -165,4 +165,4 @@ def frbny_full_panel(folder) -> tuple[np.ndarray, np.ndarray]:
     days = np.asarray(levels.index) - EXCEL_DAY_OF_2000
     growth = pd.DataFrame(columns)[days >= 0]
     in_block = table.filter(like="Block").fillna(0).to_numpy(bool)
-    return ((growth - growth.mean()) / growth.std()).to_numpy(), in_block
+    return growth, in_block
