@@ -5,6 +5,7 @@ the low-frequency period that contains this last day, so a month has 4 or 5 week
 to 14. Everything here is pure NumPy and pandas and runs before anything is traced.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -227,13 +228,23 @@ def aggregation_pattern(index: pd.DatetimeIndex, base: str, frequency: str, kind
     (Mariano and Murasawa 2003, for blocks of unequal length). A row whose blocks are not complete
     does not exist: weight 0, row index = number of rows.
     """
-    num_times = len(index)
+    if frequency == base:
+        return identity_pattern(len(index))
+    return block_pattern(low_frequency_blocks(index, base, frequency), kind)
+
+
+def identity_pattern(num_times: int) -> Pattern:
+    """Every row stands for itself."""
+    every, none = np.ones(num_times), np.full(num_times, num_times)
+    return Pattern(np.arange(num_times), every, none, np.zeros(num_times), every > 0)
+
+
+def block_pattern(blocks: Blocks, kind: str) -> Pattern:
+    """The pattern of any blocks of consecutive rows (`aggregation_pattern`)."""
+    num_times = blocks.block.size
     rows = np.arange(num_times)
     none = np.full(num_times, num_times)
     zero = np.zeros(num_times)
-    if frequency == base:
-        return Pattern(rows, np.ones(num_times), none, zero, np.ones(num_times, bool))
-    blocks = low_frequency_blocks(index, base, frequency)
     is_last = np.isin(rows, blocks.last_row)
     if kind == "stock":
         ends_here = is_last & blocks.ended[blocks.block]
@@ -274,10 +285,16 @@ def aggregation_rows(
     if len(distinct) == 1:
         return None
     patterns = [aggregation_pattern(index, base, *pattern) for pattern in distinct]
+    return stack_patterns(patterns, np.array([distinct.index(w) for w in wanted]))
+
+
+def stack_patterns(
+    patterns: Sequence[Pattern], group: Int[np.ndarray, " series"]
+) -> AggregationRows:
+    """The patterns of a panel whose series i follows pattern `group`[i]."""
     own_row, own_weight, next_row, next_weight = (
         np.stack(column) for column in zip(*(p[:4] for p in patterns), strict=True)
     )
-    group = np.array([distinct.index(w) for w in wanted])
     # NumPy arrays, not JAX's: the panel stays a host object, and `jit` converts them.
     fields: list[Any] = [
         group.astype(np.int32),

@@ -35,6 +35,13 @@ def simulate_panel(
     parameters: FactorParameters, num_steps: int, *, key: PRNGKeyArray
 ) -> Float[Array, "time series"]:
     """One path of the standardised panel, factors started from their stationary law."""
+    return simulate_paths(parameters, num_steps, key=key)[0]
+
+
+def simulate_paths(
+    parameters: FactorParameters, num_steps: int, *, key: PRNGKeyArray
+) -> tuple[Float[Array, "time series"], Float[Array, "time factors"]]:
+    """The same path of the panel, and that of its factors."""
     num_series, num_factors = parameters.loadings.shape
     num_lags = parameters.num_lags
     start_key, factor_key, error_key = jax.random.split(key, 3)
@@ -60,4 +67,4 @@ def simulate_panel(
     else:
         errors = jax.random.normal(error_key, (num_steps, num_series), dtype)
         errors = errors @ jnp.linalg.cholesky(cov).T
-    return parameters.intercept + factors @ parameters.loadings.T + errors
+    return parameters.intercept + factors @ parameters.loadings.T + errors, factors

@@ -1,0 +1,157 @@
+"""Simulated worlds: what they draw has the law, the gaps and the truth that they say."""
+
+import dataclasses
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxfc.factors import worlds
+from jaxfc.factors.worlds import FactorWorld
+
+KEY = jax.random.key(3)
+STOCKS = FactorWorld(40, 6, 2, 2, missing=0.3)
+
+
+def draw(world, num_paths=1, key=KEY):
+    keys = jax.random.split(key, num_paths)
+    return jax.jit(jax.vmap(lambda k: world.sample(key=k)))(keys)
+
+
+def roots(parameters):
+    """Moduli of the eigenvalues of the companion matrix."""
+    transition = np.asarray(parameters.transition)
+    lags, size, _ = transition.shape
+    companion = np.eye(lags * size, k=-size)
+    companion[:size] = np.concatenate(list(transition), axis=1)
+    return np.abs(np.linalg.eigvals(companion))
+
+
+def test_parameters_lie_in_their_ranges():
+    drawn = draw(STOCKS, 20)
+    assert np.all(drawn.is_valid)
+    for i in range(20):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], drawn.parameters)
+        assert roots(own).max() < 1
+        for matrix, (low, high) in (
+            (own.idiosyncratic_cov, STOCKS.idiosyncratic_range),
+            (own.innovation_cov, STOCKS.innovation_range),
+            (2 * own.transition[0], STOCKS.transition_range),
+            (2 * own.transition[1], STOCKS.transition_range),
+        ):
+            np.testing.assert_array_equal(matrix, np.asarray(matrix).T)
+            values = np.linalg.eigvalsh(matrix)
+            assert low - 1e-12 < values.min() and values.max() < high + 1e-12
+    assert np.abs(drawn.parameters.idiosyncratic_cov[:, 0, 1]).max() > 0.01
+
+
+def test_transitions_are_drawn_again_until_stationary():
+    wild = dataclasses.replace(STOCKS, num_lags=1, transition_range=(0.5, 1.4))
+    drawn = draw(wild, 30)
+    assert np.all(drawn.is_valid)
+    assert max(roots(jax.tree.map(lambda x, i=i: x[i], drawn.parameters)).max() for i in range(30))
+    never = dataclasses.replace(STOCKS, num_lags=1, transition_range=(1.1, 1.2))
+    assert not np.any(draw(never, 2).is_valid)
+
+
+def test_stocks_lose_their_share_and_rows_are_never_empty(monkeypatch):
+    few = FactorWorld(25, 3, 1, 1, missing=0.4)
+    drawn = draw(few, 50)
+    observed = np.asarray(drawn.observed)
+    assert np.all(drawn.is_valid) and observed.any(axis=2).all()
+    np.testing.assert_array_equal((~observed).sum(axis=1), 10)
+    assert len(np.unique(observed.reshape(50, -1), axis=0)) == 50
+    # Most first draws have an empty row, so the redraws did something.
+    monkeypatch.setattr(worlds, "MAX_REDRAWS", 0)
+    first = draw(few, 50)
+    empty = ~np.asarray(first.observed).any(axis=2).all(axis=1)
+    assert empty.mean() > 0.5
+    np.testing.assert_array_equal(first.is_valid, ~empty)
+
+
+def test_values_are_the_series_themselves_without_flows():
+    drawn = draw(STOCKS)
+    seen = np.asarray(drawn.observed[0])
+    np.testing.assert_array_equal(drawn.values[0][seen], drawn.complete[0][seen])
+    assert np.all(drawn.values[0][~seen] == 0) and STOCKS.aggregation is None
+    full = draw(dataclasses.replace(STOCKS, missing=0.0))
+    assert full.observed.all()
+
+
+@pytest.mark.parametrize("kind", ["flow_average", "change_in_flow"])
+def test_flows_are_sums_over_blocks_of_unequal_length(kind):
+    world = FactorWorld(43, 5, 1, 1, missing=0.4, flows=kind)
+    assert world.num_flows == 2
+    ends = world.block_ends
+    np.testing.assert_array_equal(ends[:6], [1, 3, 4, 6, 8, 9])  # t = 2, 4, 5, 7, 9, 10
+    assert set(np.diff(ends)) == {1, 2} and ends.size == 25 and ends[-1] == 41
+    drawn = draw(world)
+    complete, values, seen = (
+        np.asarray(leaf[0]) for leaf in (drawn.complete, drawn.values, drawn.observed)
+    )
+    for i in (3, 4):
+        blocks = np.split(complete[: ends[-1] + 1, i], ends[:-1] + 1)
+        if kind == "flow_average":
+            expected, rows = [block.mean() for block in blocks], ends
+        else:
+            levels = np.split(np.cumsum(complete[: ends[-1] + 1, i]), ends[:-1] + 1)
+            expected, rows = np.diff([block.mean() for block in levels]), ends[1:]
+        np.testing.assert_array_equal(np.flatnonzero(seen[:, i]), rows)
+        np.testing.assert_allclose(values[rows, i], expected, atol=1e-12)
+    np.testing.assert_array_equal(values[seen[:, 0], 0], complete[seen[:, 0], 0])
+
+
+def test_paths_have_the_law_of_the_parameters():
+    """Second moments over many paths of one set of parameters, within five standard errors."""
+    world = FactorWorld(6, 4, 2, 2)
+    parameters, _ = world.draw_parameters(key=KEY)
+    keys = jax.random.split(KEY, 20_000)
+    panels, factors = jax.jit(
+        jax.vmap(lambda k: worlds.simulate_paths(parameters, world.num_times, key=k))
+    )(keys)
+    sample = np.asarray(factors)
+    blocks = np.concatenate([sample[:, 4], sample[:, 5]], axis=1)
+    cov, bound = np.asarray(parameters.initial_cov), 5 * np.sqrt(2.0 / len(keys))
+    spread = np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
+    assert np.abs(np.cov(blocks.T, bias=True) - cov).max() < bound * spread.max()
+    errors = np.asarray(panels - parameters.intercept - factors @ parameters.loadings.T)
+    actual = np.cov(errors.reshape(-1, 4).T, bias=True)
+    np.testing.assert_allclose(actual, parameters.idiosyncratic_cov, atol=bound)
+
+
+def test_a_key_says_everything():
+    alone = jax.jit(lambda k: STOCKS.sample(key=k))(jax.random.split(KEY, 3)[1])
+    batch = draw(STOCKS, 3)
+    for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(batch), strict=True):
+        np.testing.assert_allclose(one, many[1], rtol=1e-12, atol=1e-13)
+    assert not np.array_equal(batch.values[0], batch.values[1])
+
+
+def test_static_factors():
+    drawn = draw(FactorWorld(20, 4, 2, 0), 2)
+    assert np.all(drawn.is_valid) and drawn.parameters.transition.shape == (2, 0, 2, 2)
+    np.testing.assert_array_equal(drawn.parameters.innovation_cov[0], np.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_factors": 6}, "num_factors must be from 1 to 5 for 6 series, got 6"),
+        ({"num_lags": 39}, "times at least lags"),
+        ({"missing": 1.0}, r"missing must be in \[0, 1\), got 1.0"),
+        ({"flows": "change_in_flow", "missing": 0.0}, "need missing > 0"),
+        ({"innovation_range": (0.5, 0.4)}, r"innovation_range must be 0 < low <= high"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(STOCKS, **options)
+
+
+def test_it_lowers_for_cuda():
+    world = dataclasses.replace(STOCKS, flows="change_in_flow")
+    exported = jax.export.export(jax.jit(lambda k: world.sample(key=k)), platforms=["cuda"])(KEY)
+    assert exported.platforms == ("cuda",)
+    assert exported.out_avals[0].dtype == jnp.float64
