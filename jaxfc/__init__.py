@@ -8,6 +8,7 @@ from jaxfc.factors import (
     Blocks,
     ClosedForm,
     DynamicFactorModel,
+    FactorWorld,
     FittedFactorModel,
     IndependentErrors,
     KalmanMoments,
@@ -53,7 +54,7 @@ from jaxfc.panel import Panel
 from jaxfc.panel_padding import pad_panel, pad_panels
 from jaxfc.release_calendar import ReleaseCalendar
 from jaxfc.results import RESULTS
-from jaxfc.running import Rolling, Track, backtest, track
+from jaxfc.running import Rolling, Track, backtest, replicate, track
 from jaxfc.serialisation import load, save
 from jaxfc.state_forecast import StateForecast
 from jaxfc.state_space import Posterior, StateSpace, TimeVarying
@@ -81,6 +82,7 @@ __all__ = [
     "Difference",
     "DynamicFactorModel",
     "FactorForecast",
+    "FactorWorld",
     "Fitted",
     "FittedFactorModel",
     "Forecast",
@@ -136,6 +138,7 @@ __all__ = [
     "r_squared",
     "read_fredmd",
     "read_table",
+    "replicate",
     "residual_corr",
     "residual_tests",
     "save",

@@ -42,6 +42,7 @@ from jaxfc.factors.shocks import shock_criteria, with_num_shocks
 from jaxfc.factors.standard_errors import standard_errors
 from jaxfc.factors.two_step import TwoStepEM
 from jaxfc.factors.weighting import StudentT, VolatilePeriods
+from jaxfc.factors.worlds import FactorWorld, SimulatedPanel
 
 __all__ = [
     "EM",
@@ -54,6 +55,7 @@ __all__ = [
     "ClosedForm",
     "DynamicFactorModel",
     "FactorParameters",
+    "FactorWorld",
     "FittedFactorModel",
     "IndependentErrors",
     "KalmanMoments",
@@ -65,6 +67,7 @@ __all__ = [
     "Restrictions",
     "Selection",
     "SelectionRule",
+    "SimulatedPanel",
     "StudentT",
     "TwoStepEM",
     "VolatilePeriods",

@@ -1,0 +1,181 @@
+"""One function over many cases: chunks as large as memory allows, spread over the local devices.
+
+Each device runs its own share of a chunk as one `vmap`, without talking to the others
+(`shard_map`), so a loop inside that stops early on one device does not wait for another. All chunks
+have one size and share one compiled program; the last is filled up with copies of the last case.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxfc.typing import PyTree
+
+Device = Any  # jax.Device is a variable to type checkers
+
+# Cases a device runs side by side before memory is looked at: some tens are fastest on a CPU.
+CPU_BATCH, ACCELERATOR_BATCH = 32, 4096
+AXIS = "cases"
+
+
+class Program(NamedTuple):
+    """A compiled chunk: its callable, how many cases it takes, where they lie, and the bytes that
+    one device needs for it (None: the backend does not say)."""
+
+    run: Callable[[PyTree], PyTree]
+    size: int
+    sharding: NamedSharding
+    num_bytes: int | None
+
+
+def replicate(
+    function: Callable[[PyTree], PyTree],
+    cases: PyTree,
+    *,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
+    devices: Sequence[Device] | None = None,
+    sequential: bool = False,
+) -> PyTree:
+    """`function` of every case; the cases, often keys, along the leading axis of every leaf.
+
+    **Arguments:** `function` is pure, of one case, and answers arrays. `batch_size`: cases that a
+    device runs side by side; None: as many as fit into `memory_budget` bytes a device (default: a
+    quarter of what is free), at most 32 on a CPU. `devices`: default all local ones.
+    `sequential=True` runs one case after the other, for functions that no batch can hold.
+
+    **Returns:** answers as NumPy arrays on the host, led by the cases. On one platform they are the
+    same bits for the same `batch_size`, whatever the number of cases and devices; another size
+    changes rounding, because other loops are compiled.
+
+    **Raises:** `ValueError` for no case, leaves of different lengths, a `batch_size` below 1, or
+    a budget that a single case exceeds.
+    """
+    parts = replicate_in_chunks(
+        function,
+        cases,
+        batch_size=batch_size,
+        memory_budget=memory_budget,
+        devices=devices,
+        sequential=sequential,
+    )
+    answers = [answer for _, answer in parts]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *answers)
+
+
+def replicate_in_chunks(
+    function: Callable[[PyTree], PyTree],
+    cases: PyTree,
+    *,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
+    devices: Sequence[Device] | None = None,
+    sequential: bool = False,
+) -> Iterator[tuple[slice, PyTree]]:
+    """The same chunk by chunk, with the cases that each one answers; the next chunk is computed
+    when it is asked for."""
+    num_cases = count_cases(cases)
+    if sequential:
+        one = jax.jit(function)
+        for i in range(num_cases):
+            answer = one(jax.tree.map(lambda leaf, i=i: leaf[i], cases))
+            yield slice(i, i + 1), jax.tree.map(lambda leaf: np.asarray(leaf)[None], answer)
+        return
+    places = tuple(jax.local_devices() if devices is None else devices)
+    program = fitting_program(function, cases, batch_size, memory_budget, places)
+    for start in range(0, num_cases, program.size):
+        stop = min(start + program.size, num_cases)
+        rows = np.minimum(np.arange(start, start + program.size), num_cases - 1)
+        chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], cases)
+        answer = program.run(jax.device_put(chunk, program.sharding))
+        kept = stop - start
+        yield slice(start, stop), jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], answer)
+
+
+def count_cases(cases: PyTree) -> int:
+    """Length of the leading axis that all leaves share."""
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(cases)}
+    if len(lengths) != 1 or not (lengths - {0, None}):
+        raise ValueError(
+            f"cases must share one leading axis of length 1 or more, got lengths "
+            f"{sorted(lengths, key=str)}."
+        )
+    (num_cases,) = lengths
+    return int(num_cases or 0)
+
+
+def fitting_program(
+    function: Callable[[PyTree], PyTree],
+    cases: PyTree,
+    batch_size: int | None,
+    memory_budget: int | None,
+    devices: tuple[Device, ...],
+) -> Program:
+    """The largest chunk within the budget: compiled once where the first guess fits."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    share = -(-count_cases(cases) // len(devices))
+    if batch_size is not None:
+        return compile_chunk(function, cases, min(batch_size, share), devices)
+    budget = free_memory(devices) // 4 if memory_budget is None else memory_budget
+    guess = CPU_BATCH if devices[0].platform == "cpu" else ACCELERATOR_BATCH
+    size = min(guess, share)
+    while True:
+        program = compile_chunk(function, cases, size, devices)
+        if program.num_bytes is None or program.num_bytes <= budget:
+            return program
+        if size == 1:
+            raise ValueError(
+                f"a single case needs {program.num_bytes:,} bytes on a device, the budget is "
+                f"{budget:,}; raise memory_budget or make the cases smaller."
+            )
+        # Memory is nearly linear in the cases; never the same size twice.
+        size = max(1, min(size - 1, size * budget // program.num_bytes))
+
+
+def compile_chunk(
+    function: Callable[[PyTree], PyTree],
+    cases: PyTree,
+    batch_size: int,
+    devices: tuple[Device, ...],
+) -> Program:
+    """`batch_size` cases on each device."""
+    mesh = Mesh(np.array(devices), (AXIS,))
+    spec = PartitionSpec(AXIS)
+    sharding = NamedSharding(mesh, spec)
+    size = batch_size * len(devices)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype, sharding=sharding),
+        jax.tree.map(jnp.asarray, cases),
+    )
+    spread = jax.shard_map(
+        jax.vmap(function), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+    )
+    compiled = jax.jit(spread).lower(shapes).compile()
+    return Program(compiled, size, sharding, bytes_of(compiled))
+
+
+def bytes_of(compiled: Any) -> int | None:
+    """Arguments, answers and scratch space of a compiled program on one device."""
+    try:
+        stats = compiled.memory_analysis()
+    except NotImplementedError:
+        return None
+    if stats is None:
+        return None
+    parts = stats.argument_size_in_bytes, stats.output_size_in_bytes, stats.temp_size_in_bytes
+    return int(sum(parts))
+
+
+def free_memory(devices: tuple[Device, ...]) -> int:
+    """Bytes that a device may still take: of the accelerator, or the host's share for each."""
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(pages) // len(devices)
