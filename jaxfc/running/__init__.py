@@ -1,4 +1,5 @@
-"""Running models many times in one compiled program: rolling backtests, real-time trackers."""
+"""Running models many times in one compiled program: any function over cases, rolling backtests,
+real-time trackers."""
 
 from jaxfc.running.backtest import Backtest, Rolling, backtest
 from jaxfc.running.replicate import replicate

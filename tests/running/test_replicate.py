@@ -9,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfc.running import replicate as module
-from jaxfc.running.replicate import compile_chunk, replicate, replicate_in_chunks
+from jaxfc.running.replicate import (
+    compile_chunk,
+    fitting_program,
+    replicate,
+    replicate_in_chunks,
+)
 
 KEYS = jax.random.split(jax.random.key(0), 11)
 TRACES: list[int] = []
@@ -79,7 +83,7 @@ def test_memory_budget_sets_the_size():
     one, all_at_once = (compile_chunk(wide, KEYS, size, device).num_bytes for size in (1, 11))
     assert one is not None and all_at_once is not None and all_at_once > 5 * one > 64 * 64 * 8
     budget = all_at_once // 2
-    program = module.fitting_program(wide, KEYS, None, budget, device)
+    program = fitting_program(wide, KEYS, None, budget, device)
     assert 2 <= program.size < 11 and program.num_bytes <= budget
     within = replicate(wide, KEYS, memory_budget=budget)
     np.testing.assert_allclose(within, replicate(wide, KEYS), rtol=1e-12)
