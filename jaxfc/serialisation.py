@@ -120,8 +120,12 @@ def read_arrays(body: bytes, like: list[Any]) -> list[Any]:
     return jax.tree.leaves(arrays)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of the file or nothing: a temporary neighbour, flushed to the disk, then renamed."""
+def write_atomically(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """All of the file or nothing: a temporary neighbour, flushed to the disk, then renamed.
+
+    **Raises:** `FileExistsError` if the file is there and not to be replaced; `OSError` (full
+    disk), with nothing left behind.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     temporary = Path(name)
     try:
@@ -129,7 +133,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        if replace:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)  # in one step, and not where the name is taken
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
