@@ -4,6 +4,10 @@ import gc
 import os
 from pathlib import Path
 
+# Batched factorisations of LAPACK wait for threads of the pool they run in: with two cores and two
+# of them at once nothing moves any more (jaxlib 0.10). The flag is read when XLA is first used.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+
 import jax
 import matplotlib
 import pytest

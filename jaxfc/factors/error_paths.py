@@ -10,7 +10,8 @@ time are the case r = 0. An error of which sums Q e are known, R its covariance 
 
     E[e] = R Q' (Q R Q')^{-1} Q e
 
-Linear in what is known, so that its derivative is a weight.
+by a Kalman smoother of three states: e_t, and what it has added so far to the sum of its own block
+and to that of the next. Linear in what is known, so that its derivative is a weight.
 """
 
 import jax
@@ -59,26 +60,53 @@ def errors_in_sums(
     rows: AggregationRows,
     columns: tuple[int, ...],
 ) -> Float[Array, "time flows"]:
-    """E[e_t | Q e at the observed rows] of the series in `columns`; `known` where observed.
-
-    One dense T x T Cholesky a series: T^3 / 3 flops, whatever the calendar.
-    """
-    num_times = known.shape[0]
-    times = jnp.arange(num_times)
-    distance = jnp.abs(times[:, None] - times)
+    """E[e_t | Q e at the observed rows] of the series in `columns`; `known` where observed."""
 
     def one(known: Array, seen: Array, r: Array, group: Array) -> Array:
-        own_row, own_weight, next_row, next_weight = weights_of(rows, group)
-        sums = jnp.zeros((num_times + 1, num_times), known.dtype)
-        sums = sums.at[own_row, times].add(own_weight).at[next_row, times].add(next_weight)
-        sums = seen[:, None] * sums[:-1]
-        cross = sums @ r**distance
-        # The identity on unobserved rows keeps the matrix regular there.
-        factor = jax.scipy.linalg.cho_factor(cross @ sums.T + jnp.diag(1.0 - seen))
-        return jax.scipy.linalg.cho_solve(factor, seen * known) @ cross
+        return errors_in_sums_of_one(known, seen, r, weights_of(rows, group))
 
     groups = jnp.asarray(rows.group)[jnp.asarray(columns)]
     return jax.vmap(one, in_axes=(1, 1, 0, 0), out_axes=1)(known, observed, ar, groups)
+
+
+def errors_in_sums_of_one(
+    known: Float[Array, " time"],
+    seen: Float[Array, " time"],
+    ar: Float[Array, ""],
+    weights: tuple[Array, Array, Array, Array],
+) -> Float[Array, " time"]:
+    """The same for one series, errors of unit variance: the scale of all drops out."""
+    own_row, own_weight, next_row, next_weight = weights
+    dtype = known.dtype
+    goes_on = jnp.append(False, own_row[1:] == own_row[:-1]).astype(dtype)
+    follows = jnp.append(False, own_row[1:] == next_row[:-1]).astype(dtype) * (1.0 - goes_on)
+    ends = seen * (own_row == jnp.arange(known.shape[0]))
+    adds = jnp.stack([jnp.ones_like(own_weight), own_weight, next_weight], axis=1)
+
+    def step(state: tuple[Array, Array], inputs: tuple) -> tuple[tuple[Array, Array], tuple]:
+        mean, cov = state
+        add, stay, follow, end, value = inputs
+        # A new block: its sum starts from what the block before has put there.
+        carried = jnp.zeros((3, 3), dtype).at[1, 1].set(stay).at[1, 2].set(follow)
+        move = carried.at[2, 2].set(stay) + add[:, None] * jnp.array([ar, 0.0, 0.0])
+        mean, cov = move @ mean, move @ cov @ move.T + (1.0 - ar**2) * add[:, None] * add
+        variance = jnp.where(end > 0, cov[1, 1], 1.0)
+        gain, surprise = end * cov[:, 1] / variance, (value - mean[1]) / variance
+        kept = mean + gain * (value - mean[1]), cov - gain[:, None] * cov[1]
+        return kept, (mean, cov, move, gain, end * surprise)
+
+    start = jnp.zeros(3, dtype), jnp.zeros((3, 3), dtype).at[0, 0].set(1.0)
+    inputs = (adds.astype(dtype), goes_on, follows, ends, known)
+    _, (means, covs, moves, gains, surprises) = jax.lax.scan(step, start, inputs)
+
+    def back(score: Array, inputs: tuple) -> tuple[Array, Array]:
+        mean, cov, move, gain, surprise = inputs
+        score = score.at[1].add(surprise - gain @ score)
+        return move.T @ score, (mean + cov @ score)[0]
+
+    nothing = jnp.zeros(3, dtype)
+    filtered = (means, covs, moves, gains, surprises)
+    return jax.lax.scan(back, nothing, filtered, reverse=True)[1]
 
 
 def draw_errors(

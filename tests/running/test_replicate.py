@@ -117,7 +117,8 @@ def test_devices_change_no_bit():
     tests = os.path.dirname(os.path.dirname(__file__))
     printed = []
     for count in (1, 4):
-        flags = f"--xla_force_host_platform_device_count={count}"
+        own = os.environ.get("XLA_FLAGS", "")
+        flags = f"{own} --xla_force_host_platform_device_count={count}"
         environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-c", ON_DEVICES, str(count), tests, os.path.dirname(tests)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
