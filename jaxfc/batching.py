@@ -19,11 +19,7 @@ def map_in_batches(
 
     **Raises:** `ValueError` for no case, leaves of different lengths, or a batch size below 1.
     """
-    leaves = jax.tree.leaves(cases)
-    lengths = {leaf.shape[0] for leaf in leaves}
-    if len(lengths) != 1 or not min(lengths):
-        raise ValueError(f"cases must share one leading axis of length 1 or more, got {lengths}.")
-    (num_cases,) = lengths
+    num_cases = count_cases(cases)
     if batch_size is None or batch_size >= num_cases:
         return jax.vmap(function)(cases)
     if batch_size < 1:
@@ -37,3 +33,15 @@ def map_in_batches(
     return jax.tree.map(
         lambda leaf: leaf.reshape(num_chunks * batch_size, *leaf.shape[2:])[:num_cases], answers
     )
+
+
+def count_cases(cases: PyTree) -> int:
+    """Length of the leading axis that all leaves share."""
+    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(cases)}
+    if len(lengths) != 1 or not (lengths - {0, None}):
+        raise ValueError(
+            f"cases must share one leading axis of length 1 or more, got lengths "
+            f"{sorted(lengths, key=str)}."
+        )
+    (num_cases,) = lengths
+    return int(num_cases or 0)

@@ -28,7 +28,7 @@ from jaxfc.factors.methods import EM
 from jaxfc.typing import Array, Float
 
 if TYPE_CHECKING:
-    from jaxfc.factors.model import FittedFactorModel
+    from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
     from jaxfc.panel import Panel
 
 
@@ -204,15 +204,14 @@ def free_parameters(
         rows=rows,
         intercept=model.intercept == "estimated" if intercept is None else intercept,
         isotropic=model.idiosyncratic == "isotropic",
-        with_memory=series_with_memory(fitted),
+        with_memory=series_with_memory(fitted.model, fitted.parameters.loadings.shape[0]),
         unconstrained=unconstrained,
         initial=model.initial,
     )
 
 
-def series_with_memory(fitted: "FittedFactorModel") -> tuple[int, ...]:
+def series_with_memory(model: "DynamicFactorModel", num_series: int) -> tuple[int, ...]:
     """Series whose errors have a coefficient of their own."""
-    model, num_series = fitted.model, fitted.parameters.loadings.shape[0]
     if not isinstance(model.errors, AutoregressiveErrors):
         return ()
     without = () if model.errors.of_flows or model.flows is None else model.flows.columns

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.factors.criteria import FactorCriteria, FactorCriterion, Residual, check_criterion
-from jaxfc.factors.errors import AutoregressiveErrors
+from jaxfc.factors.free_parameters import series_with_memory
 from jaxfc.factors.model import DynamicFactorModel
 from jaxfc.results import RESULTS, is_okay
 from jaxfc.serialisation_tree import codes_of
@@ -150,9 +150,7 @@ def num_parameters(
     }[model.idiosyncratic]
     total = transition + num_series * num_factors + cov
     total = total + num_factors * (num_factors + 1) // 2 - num_factors**2
-    if isinstance(model.errors, AutoregressiveErrors):
-        without = () if model.errors.of_flows or model.flows is None else model.flows.columns
-        total = total + num_series - len(without)
+    total = total + len(series_with_memory(model, num_series))
     if model.intercept == "estimated":
         total = total + num_series
     if model.initial == "estimated":

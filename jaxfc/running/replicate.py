@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxfc.batching import count_cases
 from jaxfc.typing import PyTree
 
 Device = Any  # jax.Device is a variable to type checkers
@@ -95,18 +96,6 @@ def replicate_in_chunks(
         answer = program.run(jax.device_put(chunk, program.sharding))
         kept = stop - start
         yield slice(start, stop), jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], answer)
-
-
-def count_cases(cases: PyTree) -> int:
-    """Length of the leading axis that all leaves share."""
-    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(cases)}
-    if len(lengths) != 1 or not (lengths - {0, None}):
-        raise ValueError(
-            f"cases must share one leading axis of length 1 or more, got lengths "
-            f"{sorted(lengths, key=str)}."
-        )
-    (num_cases,) = lengths
-    return int(num_cases or 0)
 
 
 def fitting_program(

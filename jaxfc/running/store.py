@@ -91,20 +91,20 @@ class ResultStore:
 
     def read(self, cell: int, chunk: int) -> pd.DataFrame | None:
         """A part, or None where there is none that is whole."""
-        for path in self.files(cell, chunk):
-            content = self.whole(path)
-            if content is not None:
-                return pq.read_table(pa.BufferReader(content)).to_pandas()
-        return None
+        content = self.content(cell, chunk)
+        return None if content is None else pq.read_table(pa.BufferReader(content)).to_pandas()
 
     def notes(self, cell: int, chunk: int) -> dict[str, Any] | None:
         """The notes of a part, or None where there is none that is whole."""
-        for path in self.files(cell, chunk):
-            content = self.whole(path)
-            if content is not None:
-                metadata = pq.read_schema(pa.BufferReader(content)).metadata
-                return json.loads(metadata[NOTES])
-        return None
+        content = self.content(cell, chunk)
+        if content is None:
+            return None
+        return json.loads(pq.read_schema(pa.BufferReader(content)).metadata[NOTES])
+
+    def content(self, cell: int, chunk: int) -> bytes | None:
+        """The bytes of the first whole file of a part."""
+        contents = (self.whole(path) for path in self.files(cell, chunk))
+        return next((content for content in contents if content is not None), None)
 
     def done(self) -> set[tuple[int, int]]:
         """Every (cell, chunk) of which a whole file is there; reads all files."""

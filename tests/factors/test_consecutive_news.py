@@ -53,31 +53,35 @@ def of_pairs(fitted, panel, values, observed, removals):
     return run(values, observed)
 
 
+def in_sequence(fitted, panel, values, observed, **options):
+    @eqx.filter_jit
+    def run():
+        return consecutive_news(
+            fitted, values, observed, ROWS, TARGET, panel.aggregation, **options
+        )
+
+    return run()
+
+
+@pytest.fixture(scope="module")
+def pairs(case):
+    return of_pairs(*case, False)
+
+
 @pytest.mark.parametrize("removals", [False, True])
-def test_it_equals_the_pairs_whatever_the_chunks(case, removals):
+def test_it_equals_the_pairs_whatever_the_chunks(case, pairs, removals):
     fitted, panel, values, observed = case
     if removals:
         observed = observed.at[3, 5, 1].set(False).at[4, 7, 2].set(False)
-    expected = of_pairs(fitted, panel, values, observed, removals)
+    expected = of_pairs(fitted, panel, values, observed, True) if removals else pairs
     assert (np.count_nonzero(expected.revisions, axis=(1, 2)) > 0).all()
     if removals:
         assert np.count_nonzero(expected.removals) == 2
 
-    @eqx.filter_jit
-    def run(batch_size):
-        return consecutive_news(
-            fitted,
-            values,
-            observed,
-            ROWS,
-            TARGET,
-            panel.aggregation,
-            removals=removals,
-            batch_size=batch_size,
-        )
-
     for batch_size in (2,) if removals else (2, None):
-        result = run(batch_size)
+        result = in_sequence(
+            fitted, panel, values, observed, removals=removals, batch_size=batch_size
+        )
         for ours, theirs in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-10)
         parts = result.news_impacts + result.revision_impacts + result.removal_impacts
@@ -86,24 +90,9 @@ def test_it_equals_the_pairs_whatever_the_chunks(case, removals):
         np.testing.assert_allclose(result.old_nowcast[1], result.new_nowcast[0], atol=1e-11)
 
 
-def test_a_summary_is_kept_of_each_pair(case):
-    fitted, panel, values, observed = case
-
-    @eqx.filter_jit
-    def run():
-        return consecutive_news(
-            fitted,
-            values,
-            observed,
-            ROWS,
-            TARGET,
-            panel.aggregation,
-            summary=lambda arrays: arrays.news_impacts.sum(axis=0),
-            batch_size=3,
-        )
-
-    expected = of_pairs(fitted, panel, values, observed, False)
-    np.testing.assert_allclose(run(), expected.news_impacts.sum(axis=1), atol=1e-11)
+def test_a_summary_is_kept_of_each_pair(case, pairs):
+    kept = in_sequence(*case, summary=lambda arrays: arrays.news_impacts.sum(axis=0), batch_size=3)
+    np.testing.assert_allclose(kept, pairs.news_impacts.sum(axis=1), atol=1e-11)
 
 
 def test_refusals(case):
