@@ -54,7 +54,18 @@ from jaxfc.panel import Panel
 from jaxfc.panel_padding import pad_panel, pad_panels
 from jaxfc.release_calendar import ReleaseCalendar
 from jaxfc.results import RESULTS
-from jaxfc.running import Rolling, Track, backtest, replicate, track
+from jaxfc.running import (
+    Local,
+    Rolling,
+    Study,
+    StudyResult,
+    Track,
+    backtest,
+    product_grid,
+    read_study,
+    replicate,
+    track,
+)
 from jaxfc.serialisation import load, save
 from jaxfc.state_forecast import StateForecast
 from jaxfc.state_space import Posterior, StateSpace, TimeVarying
@@ -92,6 +103,7 @@ __all__ = [
     "KalmanMoments",
     "Level",
     "LinearEquations",
+    "Local",
     "Log",
     "LogDifference",
     "Model",
@@ -108,6 +120,8 @@ __all__ = [
     "StateForecast",
     "StateSpace",
     "StudentT",
+    "Study",
+    "StudyResult",
     "TimeVarying",
     "Track",
     "TwoStepEM",
@@ -134,9 +148,11 @@ __all__ = [
     "pad_panel",
     "pad_panels",
     "predict",
+    "product_grid",
     "pseudo_vintages",
     "r_squared",
     "read_fredmd",
+    "read_study",
     "read_table",
     "replicate",
     "residual_corr",

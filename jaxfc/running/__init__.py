@@ -1,8 +1,27 @@
 """Running models many times in one compiled program: any function over cases, rolling backtests,
-real-time trackers."""
+real-time trackers, Monte Carlo studies."""
 
 from jaxfc.running.backtest import Backtest, Rolling, backtest
 from jaxfc.running.replicate import replicate
+from jaxfc.running.study import Study
+from jaxfc.running.study_cells import Estimator, product_grid
+from jaxfc.running.study_chunks import Local
+from jaxfc.running.study_result import StudyResult, StudyStatus, read_status, read_study
 from jaxfc.running.tracker import Track, track
 
-__all__ = ["Backtest", "Rolling", "Track", "backtest", "replicate", "track"]
+__all__ = [
+    "Backtest",
+    "Estimator",
+    "Local",
+    "Rolling",
+    "Study",
+    "StudyResult",
+    "StudyStatus",
+    "Track",
+    "backtest",
+    "product_grid",
+    "read_status",
+    "read_study",
+    "replicate",
+    "track",
+]

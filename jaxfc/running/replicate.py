@@ -25,12 +25,15 @@ AXIS = "cases"
 
 
 class Program(NamedTuple):
-    """A compiled chunk: its callable, how many cases it takes, where they lie, and the bytes that
-    one device needs for it (None: the backend does not say)."""
+    """A compiled chunk: its callable, how many cases it takes, where they and what they share lie,
+    the shapes of its answers, and the bytes that one device needs for it (None: the backend does
+    not say)."""
 
-    run: Callable[[PyTree], PyTree]
+    run: Callable[..., PyTree]
     size: int
     sharding: NamedSharding
+    everywhere: NamedSharding
+    answers: PyTree
     num_bytes: int | None
 
 
@@ -128,25 +131,36 @@ def fitting_program(
 
 
 def compile_chunk(
-    function: Callable[[PyTree], PyTree],
+    function: Callable[..., PyTree],
     cases: PyTree,
     batch_size: int,
     devices: tuple[Device, ...],
+    shared: tuple[PyTree, ...] = (),
 ) -> Program:
-    """`batch_size` cases on each device."""
+    """`batch_size` cases on each device; `function` takes one case and all of `shared`, arrays that
+    every device holds. Arrays with shapes and no values will do for both."""
     mesh = Mesh(np.array(devices), (AXIS,))
-    spec = PartitionSpec(AXIS)
-    sharding = NamedSharding(mesh, spec)
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    everywhere = NamedSharding(mesh, PartitionSpec())
     size = batch_size * len(devices)
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype, sharding=sharding),
-        jax.tree.map(jnp.asarray, cases),
-    )
+    shapes = jax.tree.map(lambda leaf: shape_of(leaf, sharding, (size, *leaf.shape[1:])), cases)
+    constant = jax.tree.map(lambda leaf: shape_of(leaf, everywhere, leaf.shape), shared)
     spread = jax.shard_map(
-        jax.vmap(function), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False
+        jax.vmap(function, in_axes=(0, *(None for _ in shared))),
+        mesh=mesh,
+        in_specs=(sharding.spec, *(everywhere.spec for _ in shared)),
+        out_specs=sharding.spec,
+        check_vma=False,
     )
-    compiled = jax.jit(spread).lower(shapes).compile()
-    return Program(compiled, size, sharding, bytes_of(compiled))
+    lowered = jax.jit(spread).lower(shapes, *constant)
+    compiled = lowered.compile()
+    return Program(compiled, size, sharding, everywhere, lowered.out_info, bytes_of(compiled))
+
+
+def shape_of(leaf: Any, sharding: NamedSharding, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """What a program has to know of an array."""
+    dtype = jnp.asarray(leaf).dtype if isinstance(leaf, np.ndarray) else leaf.dtype
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
 def bytes_of(compiled: Any) -> int | None:

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import reprlib
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jaxfc.running.describe import difference
 from jaxfc.serialisation import write_atomically
 
 FORMAT = 1
@@ -35,7 +37,7 @@ class ResultStore:
 
     `config` says what is computed, as JSON values; it is written into `manifest.json` with its hash
     when the folder is new, and has to be the same ever after. `facts` (versions, device) are
-    recorded once and never compared.
+    recorded once and never compared. Without a `config` the folder's own is taken, for reading.
 
     **Raises:** `ValueError` for a folder that belongs to another configuration (naming what
     differs) or holds other files and no manifest; `OSError` for one that cannot be written to.
@@ -44,11 +46,14 @@ class ResultStore:
     def __init__(
         self,
         folder: str | Path,
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
     ):
         self.folder = Path(folder)
-        self.config = json.loads(json.dumps(config, sort_keys=True))
+        if config is None:
+            self.config = read_manifest(self.folder)["config"]
+            return
+        self.config = json.loads(json.dumps(config))
         self.folder.mkdir(parents=True, exist_ok=True)
         check_writable(self.folder)
         manifest = self.folder / MANIFEST
@@ -64,7 +69,7 @@ class ResultStore:
             # refuses the later one.
             with contextlib.suppress(FileExistsError):
                 write_atomically(manifest, json.dumps(content, indent=1).encode(), replace=False)
-        check_config(manifest, self.config)
+        check_config(self.folder, self.config)
 
     def write(
         self, cell: int, chunk: int, table: pd.DataFrame, notes: Mapping[str, Any] | None = None
@@ -92,14 +97,43 @@ class ResultStore:
     def read(self, cell: int, chunk: int) -> pd.DataFrame | None:
         """A part, or None where there is none that is whole."""
         content = self.content(cell, chunk)
-        return None if content is None else pq.read_table(pa.BufferReader(content)).to_pandas()
+        return None if content is None else unpack(content)[0]
 
     def notes(self, cell: int, chunk: int) -> dict[str, Any] | None:
         """The notes of a part, or None where there is none that is whole."""
         content = self.content(cell, chunk)
-        if content is None:
-            return None
-        return json.loads(pq.read_schema(pa.BufferReader(content)).metadata[NOTES])
+        return None if content is None else unpack(content)[1]
+
+    def parts(self) -> Iterator[tuple[int, int, pd.DataFrame, dict[str, Any]]]:
+        """Cell, chunk, table and notes of every part, in order; each file is read once."""
+        found = set()
+        for path in self.files():
+            cell, chunk, _ = parse(path)
+            content = None if (cell, chunk) in found else self.whole(path)
+            if content is not None:
+                found.add((cell, chunk))
+                yield cell, chunk, *unpack(content)
+
+    def claim(self, cell: int, chunk: int) -> bool:
+        """Say to other processes that this one computes a part; False if one has said so before.
+
+        A courtesy, not a lock: a process that was killed leaves its claims behind, so what is
+        claimed and missing in the end has to be computed all the same.
+        """
+        try:
+            self.claim_of(cell, chunk).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def release(self, cell: int, chunk: int) -> None:
+        """Take a claim back, whoever made it."""
+        with contextlib.suppress(FileNotFoundError):
+            self.claim_of(cell, chunk).unlink()
+
+    def claim_of(self, cell: int, chunk: int) -> Path:
+        """The file that stands for a claim."""
+        return self.folder / f".claim-cell{cell:05d}-chunk{chunk:06d}"
 
     def content(self, cell: int, chunk: int) -> bytes | None:
         """The bytes of the first whole file of a part."""
@@ -117,11 +151,11 @@ class ResultStore:
 
     def files(self, cell: int | None = None, chunk: int | None = None) -> Iterator[Path]:
         """Files of parts, of one cell and chunk where they are given, whole or not."""
-        for path in sorted(self.folder.glob("cell*-chunk*-*.parquet")):
+        cells = "*" if cell is None else f"{cell:05d}"
+        chunks = "*" if chunk is None else f"{chunk:06d}"
+        for path in sorted(self.folder.glob(f"cell{cells}-chunk{chunks}-*.parquet")):
             if PART.match(path.name):
-                own = parse(path)[:2]
-                if cell in (None, own[0]) and chunk in (None, own[1]):
-                    yield path
+                yield path
 
     def whole(self, path: Path) -> bytes | None:
         """The bytes of a file; None, and the file set aside as `*.damaged`, if they are not those
@@ -132,7 +166,7 @@ class ResultStore:
             return None  # another process has set it aside
         if checksum(content) == parse(path)[2]:
             return content
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             path.rename(path.with_name(path.name + ".damaged"))
         return None
 
@@ -142,6 +176,12 @@ def parse(path: Path) -> tuple[int, int, str]:
     match = PART.match(path.name)
     assert match is not None
     return int(match[1]), int(match[2]), match[3]
+
+
+def unpack(content: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Table and notes of the bytes of a part."""
+    table = pq.read_table(pa.BufferReader(content))
+    return table.to_pandas(), json.loads(table.schema.metadata[NOTES])
 
 
 def checksum(content: bytes) -> str:
@@ -180,21 +220,33 @@ def check_empty(folder: Path) -> None:
         )
 
 
-def check_config(manifest: Path, config: Mapping[str, Any]) -> None:
-    """Raise `ValueError`, naming what differs, for a folder of another configuration."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a store says: format, configuration, facts.
+
+    **Raises:** `FileNotFoundError` where there is none, `ValueError` for another file.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise FileNotFoundError(f"{folder} has no {MANIFEST}: it is no store of results.")
     try:
         stored = json.loads(manifest.read_bytes())
         theirs, version = stored["config"], stored["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{manifest} is no manifest of a store: {error}.") from error
-    if version != FORMAT:
+    if not isinstance(theirs, dict) or version != FORMAT:
         raise ValueError(f"{manifest} has format {version}, this version reads {FORMAT}.")
+    return stored
+
+
+def check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise `ValueError`, naming what differs, for a folder of another configuration."""
+    theirs = read_manifest(folder)["config"]
     if theirs == dict(config):
         return
     names = sorted(set(theirs) | set(config))
     odd = [name for name in names if theirs.get(name) != config.get(name)]
-    first = odd[0]
+    first, there, now = difference(theirs.get(odd[0]), config.get(odd[0]), odd[0])
     raise ValueError(
-        f"{manifest.parent} holds results of another configuration: {', '.join(odd)} differ "
-        f"({first}: {theirs.get(first)!r} there, {config.get(first)!r} now). Use another folder."
+        f"{folder} holds results of another configuration: {', '.join(odd)} differ "
+        f"({first}: {reprlib.repr(there)} there, {reprlib.repr(now)} now). Use another folder."
     )

@@ -1,9 +1,5 @@
 """One function over many cases equals the loop, within memory and on several devices."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +11,7 @@ from jaxfc.running.replicate import (
     replicate,
     replicate_in_chunks,
 )
+from processes import run_python, with_devices
 
 KEYS = jax.random.split(jax.random.key(0), 11)
 TRACES: list[int] = []
@@ -91,6 +88,25 @@ def test_memory_budget_sets_the_size():
         replicate(wide, KEYS, memory_budget=1000)
 
 
+def test_what_cases_share_is_an_argument():
+    """Another value of it is no other program."""
+    TRACES.clear()
+
+    def shifted(key, shift, scale):
+        return newton(key)["root"] * scale["of"] + shift
+
+    device = (jax.devices()[0],)
+    shared = (jnp.arange(3.0), {"of": jnp.asarray(2.0)})
+    program = compile_chunk(shifted, KEYS, 11, device, shared)
+    assert program.answers.shape == (11, 3)
+    for factor in (1.0, 3.0):
+        own = jax.device_put((shared[0], {"of": jnp.asarray(factor)}), program.everywhere)
+        answer = program.run(jax.device_put(KEYS, program.sharding), *own)
+        expected = by_hand()["root"][:, None] * factor + np.arange(3.0)
+        np.testing.assert_allclose(answer, expected, rtol=1e-14)
+    assert len(TRACES) == 1 + 2 * len(KEYS)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="leading axis of length 1 or more"):
         replicate(newton, KEYS[:0])
@@ -101,10 +117,7 @@ def test_refusals():
 
 
 ON_DEVICES = """
-import sys
-import jax, numpy as np
-jax.config.update("jax_enable_x64", True)
-sys.path[:0] = sys.argv[2:]
+import numpy as np
 from running.test_replicate import KEYS, newton
 from jaxfc.running.replicate import replicate
 assert len(jax.devices()) == int(sys.argv[1])
@@ -114,14 +127,5 @@ print(" ".join(value.tobytes().hex() for _, value in sorted(answer.items())))
 
 
 def test_devices_change_no_bit():
-    tests = os.path.dirname(os.path.dirname(__file__))
-    printed = []
-    for count in (1, 4):
-        own = os.environ.get("XLA_FLAGS", "")
-        flags = f"{own} --xla_force_host_platform_device_count={count}"
-        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-c", ON_DEVICES, str(count), tests, os.path.dirname(tests)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        printed.append(done.stdout)
+    printed = [run_python(ON_DEVICES, count, **with_devices(count)) for count in (1, 4)]
     assert printed[0] == printed[1] and len(printed[0]) > 500

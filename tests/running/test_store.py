@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 
 from jaxfc.running.store import MANIFEST, ResultStore
+from processes import start_python
 
 CONFIG = {"world": {"num_series": 10}, "num_paths": 500}
 
@@ -34,6 +34,8 @@ def test_another_configuration_is_refused(tmp_path):
     ResultStore(tmp_path, CONFIG)
     with pytest.raises(ValueError, match=r"another configuration: num_paths differ .*500 there, 6"):
         ResultStore(tmp_path, {**CONFIG, "num_paths": 600})
+    with pytest.raises(ValueError, match=r"world differ \(world.num_series: 10 there, 35 now\)"):
+        ResultStore(tmp_path, {**CONFIG, "world": {"num_series": 35}})
     with pytest.raises(ValueError, match="key, world differ"):
         ResultStore(tmp_path, {"key": 1, "num_paths": 500})
 
@@ -73,6 +75,26 @@ def test_two_answers_for_a_part_are_one(tmp_path):
     pd.testing.assert_frame_equal(store.read(1, 1), table(1, 1))
 
 
+def test_claims_are_seen_by_other_processes_and_end(tmp_path):
+    store, other = ResultStore(tmp_path, CONFIG), ResultStore(tmp_path, CONFIG)
+    assert store.claim(0, 1) and not other.claim(0, 1) and other.claim(0, 2)
+    store.release(0, 1)
+    store.release(0, 1)
+    assert other.claim(0, 1) and store.done() == set()
+
+
+def test_a_store_is_read_without_its_configuration(tmp_path):
+    ResultStore(tmp_path, CONFIG).write(0, 1, table(0, 1), {"seconds": 1.0})
+    before = sorted(tmp_path.iterdir())
+    read = ResultStore(tmp_path)
+    assert read.config == CONFIG and sorted(tmp_path.iterdir()) == before
+    ((cell, chunk, rows, notes),) = read.parts()
+    assert (cell, chunk, notes) == (0, 1, {"seconds": 1.0})
+    pd.testing.assert_frame_equal(rows, table(0, 1))
+    with pytest.raises(FileNotFoundError, match=r"has no manifest\.json"):
+        ResultStore(tmp_path / "nothing")
+
+
 def test_unwritable_folders_are_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match="file"):
@@ -87,8 +109,6 @@ def test_unwritable_folders_are_refused_at_once(tmp_path):
 
 
 WRITER = """
-import sys
-sys.path.insert(0, sys.argv[2])
 from running.test_store import CONFIG, table
 from jaxfc.running.store import ResultStore
 store = ResultStore(sys.argv[1], CONFIG)
@@ -100,17 +120,11 @@ print("done", flush=True)
 """
 
 
-def start_writer(folder):
-    tests = os.path.dirname(os.path.dirname(__file__))
-    command = [sys.executable, "-c", WRITER, str(folder), tests]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
 def test_killed_at_random_it_loses_nothing(tmp_path):
     """Two processes share the folder; one of them is killed again and again while it writes."""
     rng, kept = random.Random(0), set()
     for _ in range(6):
-        writer = start_writer(tmp_path)
+        writer = start_python(WRITER, tmp_path)
         assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
         time.sleep(rng.uniform(0.0, 0.1))
         writer.send_signal(signal.SIGKILL)
@@ -119,7 +133,7 @@ def test_killed_at_random_it_loses_nothing(tmp_path):
         assert kept <= now
         kept = now
     assert not list(tmp_path.glob("*.damaged"))
-    writers = [start_writer(tmp_path) for _ in range(2)]
+    writers = [start_python(WRITER, tmp_path) for _ in range(2)]
     outputs = [writer.communicate()[0] for writer in writers]
     assert all(output.endswith("done\n") for output in outputs)
     store = ResultStore(tmp_path, CONFIG)

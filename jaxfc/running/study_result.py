@@ -1,0 +1,288 @@
+"""What a study found, read from its store: rows of paths, tables by cell, how far it is."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from jaxfc.results import RESULTS
+from jaxfc.running.store import ResultStore, read_manifest
+
+OWN_COLUMNS = (
+    "cell",
+    "path",
+    "estimator",
+    "num_steps",
+    "result",
+    "is_okay",
+    "world_valid",
+    "num_paths",
+    "num_failed",
+    "num_invalid",
+    "seconds_per_fit",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StudyResult:
+    """The results of a study, or of the part of it that is there.
+
+    `paths`: one row per cell, path and estimator, with the settings of the cell, the metrics,
+    `num_steps`, `result` (a code), `is_okay`, and `world_valid` (whether the world drew what it
+    should). `notes`: one row per cell, chunk and estimator, with seconds of running and compiling
+    and the number of fits computed. `config` and `facts` are those of the store.
+    """
+
+    paths: pd.DataFrame
+    notes: pd.DataFrame
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        """The settings of every cell, by its position in the grid."""
+        return settings_frame(self.config)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics."""
+        return tuple(self.config["metrics"])
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """Names of the estimators."""
+        return tuple(self.config["estimators"])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every path of every cell is there."""
+        each = self.paths.groupby("cell")["path"].nunique()
+        num_cells, num_paths = len(self.config["grid"]), self.config["num_paths"]
+        return len(each) == num_cells and bool((each == num_paths).all())
+
+    def table(self) -> pd.DataFrame:
+        """One row per cell and estimator: counts, means of the metrics with standard errors.
+
+        Means, standard errors (`*_se`) and the median of `num_steps` are over the successful fits
+        of valid worlds; `num_failed` counts the other fits of valid worlds, `num_invalid` the paths
+        whose world is not. A metric that is NaN for a successful fit makes its mean NaN.
+        `seconds_per_fit`: of a fit within a full batch, compilation apart.
+        """
+        valid, okay = self.paths["world_valid"], self.paths["is_okay"]
+        marked = self.paths.assign(failed=valid & ~okay, invalid=~valid)
+        by = ["cell", "estimator"]
+        table = marked.groupby(by, sort=False).agg(
+            num_paths=("path", "size"), num_failed=("failed", "sum"), num_invalid=("invalid", "sum")
+        )
+        chosen = self.paths[valid & okay].groupby(by, sort=False)
+        for name in self.metrics:
+            table[name] = chosen[name].agg(mean)
+            table[f"{name}_se"] = chosen[name].agg(standard_error)
+        table["num_steps"] = chosen["num_steps"].median()
+        seconds = pd.DataFrame(self.timings()).set_index(by)
+        table["seconds_per_fit"] = seconds["seconds_per_fit"]
+        return self.with_settings(table.reset_index())
+
+    def compare(self, metric: str, first: str, second: str) -> pd.DataFrame:
+        """By cell: the mean of `metric` of `first` minus that of `second`, on the same paths.
+
+        Over the paths where both succeeded (`num_pairs`), with the standard error of the paired
+        difference, which is far below that of two separate means. Cells where one of them is not
+        defined have no row.
+
+        **Raises:** `ValueError` for names that the study does not have.
+        """
+        check_name(metric, self.metrics, "metric")
+        for name in (first, second):
+            check_name(name, self.estimators, "estimator")
+        good = self.paths[self.paths.is_okay & self.paths.world_valid]
+        left, right = (
+            pd.DataFrame(good.loc[good.estimator == name, ["cell", "path", metric]])
+            for name in (first, second)
+        )
+        pairs = left.merge(right, on=["cell", "path"], suffixes=("_first", "_second"))
+        pairs["difference"] = pairs[f"{metric}_first"] - pairs[f"{metric}_second"]
+        table = pairs.groupby("cell", sort=False).agg(
+            num_pairs=("difference", "size"),
+            difference_se=("difference", standard_error),
+            difference=("difference", mean),
+        )
+        ordered = table[["num_pairs", "difference", "difference_se"]]
+        return self.with_settings(pd.DataFrame(ordered).reset_index())
+
+    def timings(self) -> pd.DataFrame:
+        """By cell and estimator: seconds of running, of compiling, fits computed, seconds per fit.
+
+        Fits include the copies that fill up the last batch of a chunk: they cost the same.
+        """
+        grouped = self.notes.groupby(["cell", "estimator"], sort=False)
+        sums = grouped[["seconds", "compile_seconds", "num_computed"]].sum()
+        table = pd.DataFrame(sums).reset_index()
+        table["seconds_per_fit"] = table["seconds"] / table["num_computed"]
+        return table
+
+    def failures(self) -> pd.DataFrame:
+        """Failed fits of valid worlds by cell, estimator and reason."""
+        failed = self.paths[self.paths.world_valid & ~self.paths.is_okay]
+        grouped = failed.groupby(["cell", "estimator", "result"], sort=False)
+        table = grouped.agg(num_failed=("path", "size")).reset_index()
+        table["message"] = [message_of(code) for code in table["result"]]
+        return table
+
+    def with_settings(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A table by cell with the settings of the cells behind the column `cell`."""
+        joined = self.settings.loc[table["cell"]].reset_index(drop=True)
+        rest = table.drop(columns="cell")
+        return pd.concat([table[["cell"]].reset_index(drop=True), joined, rest], axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StudyStatus:
+    """How far a study is. `cells`: by cell, its settings, paths that are there, share of the fits
+    that failed, seconds of running."""
+
+    name: str
+    num_paths: int
+    cells: pd.DataFrame
+
+    @property
+    def num_cells(self) -> int:
+        """How many cells the grid has."""
+        return len(self.cells)
+
+    @property
+    def num_cells_done(self) -> int:
+        """How many are complete."""
+        return int(np.sum(self.cells["num_paths"].to_numpy() == self.num_paths))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self.num_cells_done == self.num_cells
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "name": self.name,
+            "num_cells": self.num_cells,
+            "num_cells_done": self.num_cells_done,
+            "num_paths": self.num_paths * self.num_cells,
+            "num_paths_done": int(total(self.cells, "num_paths")),
+            "num_failed": int(total(self.cells, "num_failed")),
+            "seconds": total(self.cells, "seconds"),
+            "compile_seconds": total(self.cells, "compile_seconds"),
+            "is_complete": self.is_complete,
+        }
+
+
+def read_study(folder: str | Path) -> StudyResult:
+    """The results in a store, whoever computed them.
+
+    **Raises:** `FileNotFoundError` for a folder without a manifest, `ValueError` for the store of
+    something else.
+    """
+    store, manifest = study_store(folder)
+    tables, notes = [], []
+    for cell, chunk, table, note in store.parts():
+        tables.append(table.assign(cell=cell))
+        for name, seconds in note["seconds"].items():
+            row = {"cell": cell, "chunk": chunk, "estimator": name, "seconds": seconds}
+            row["compile_seconds"] = note["compile_seconds"][name]
+            notes.append(row | {"num_computed": note["num_computed"], "device": note["device"]})
+    columns = ["cell", "chunk", "estimator", "seconds", "compile_seconds", "num_computed", "device"]
+    result = StudyResult(
+        paths=pd.concat(tables, ignore_index=True) if tables else empty_paths(store.config),
+        notes=pd.DataFrame(notes, columns=pd.Index(columns)),
+        config=store.config,
+        facts=manifest["facts"],
+    )
+    return dataclasses.replace(result, paths=result.with_settings(result.paths))
+
+
+def read_status(folder: str | Path) -> StudyStatus:
+    """How far the study in a store is, by its files alone; nothing is written.
+
+    **Raises:** as `read_study`.
+    """
+    store, _ = study_store(folder)
+    counts = np.zeros((len(store.config["grid"]), 3), int)
+    seconds = np.zeros((len(counts), 2))
+    for cell, _, table, note in store.parts():
+        counts[cell] += [table["path"].nunique(), sum(note["num_failed"].values()), len(table)]
+        seconds[cell] += [sum(note["seconds"].values()) + note["world_seconds"], compiling(note)]
+    cells = settings_frame(store.config).assign(
+        num_paths=counts[:, 0],
+        num_failed=counts[:, 1],
+        failed_share=counts[:, 1] / np.maximum(counts[:, 2], 1),
+        seconds=seconds[:, 0],
+        compile_seconds=seconds[:, 1],
+    )
+    return StudyStatus(store.config["name"], store.config["num_paths"], cells)
+
+
+def compiling(note: dict[str, Any]) -> float:
+    """Seconds of compilation that a part reports."""
+    return sum(note["compile_seconds"].values()) + note["world_compile_seconds"]
+
+
+def study_store(folder: str | Path) -> tuple[ResultStore, dict[str, Any]]:
+    """The store of a study, opened for reading, and its manifest."""
+    store, manifest = ResultStore(folder), read_manifest(Path(folder))
+    missing = {"grid", "estimators", "metrics", "num_paths", "name"} - set(store.config)
+    if missing:
+        raise ValueError(
+            f"{folder} is a store, but of no study: {', '.join(sorted(missing))} lack."
+        )
+    return store, manifest
+
+
+def settings_frame(config: dict[str, Any]) -> pd.DataFrame:
+    """The grid as a table; lists as tuples, so that cells can be grouped by them."""
+    rows = [{name: hashable(v) for name, v in cell.items()} for cell in config["grid"]]
+    return pd.DataFrame(rows)
+
+
+def hashable(value: Any) -> Any:
+    """Lists, of whatever depth, as tuples."""
+    return tuple(hashable(v) for v in value) if isinstance(value, list) else value
+
+
+def empty_paths(config: dict[str, Any]) -> pd.DataFrame:
+    """The table of no path."""
+    names = ["path", "estimator", *config["metrics"], "num_steps", "result", "is_okay"]
+    table = pd.DataFrame(columns=pd.Index([*names, "world_valid", "cell"]))
+    numbers = dict.fromkeys(("path", "num_steps", "result", "cell"), int)
+    flags = dict.fromkeys(("is_okay", "world_valid"), bool)
+    return table.astype({**numbers, **flags, **dict.fromkeys(config["metrics"], float)})
+
+
+def total(table: pd.DataFrame, name: str) -> float:
+    """The sum of a column."""
+    return float(table[name].to_numpy().sum())
+
+
+def mean(values: pd.Series) -> float:
+    """The mean; NaN if a value is."""
+    return float(np.mean(values.to_numpy()))
+
+
+def standard_error(values: pd.Series) -> float:
+    """Of a mean over independent paths; NaN for a single one."""
+    array = values.to_numpy()
+    return float(np.std(array, ddof=1) / np.sqrt(array.size)) if array.size > 1 else np.nan
+
+
+@functools.cache
+def message_of(code: int) -> str:
+    """The text of a result code."""
+    return RESULTS._index_to_message[int(code)]
+
+
+def check_name(name: str, names: Sequence[str], kind: str) -> None:
+    """Raise `ValueError` for a name that is not among `names`."""
+    if name not in names:
+        raise ValueError(f"the study has no {kind} {name!r}; it has {', '.join(names)}.")
