@@ -64,7 +64,7 @@ $(VENV)/created:
 	@touch $@
 
 $(VENV)/installed-demo: EXTRAS := data
-$(VENV)/installed-test: EXTRAS := dev,data,macro
+$(VENV)/installed-test: EXTRAS := dev,data,macro,cluster
 $(VENV)/installed-bench: EXTRAS := data,peers
 $(VENV)/installed-docs: EXTRAS := docs
 $(VENV)/installed-%: pyproject.toml $(VENV)/created

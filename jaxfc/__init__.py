@@ -56,6 +56,7 @@ from jaxfc.release_calendar import ReleaseCalendar
 from jaxfc.results import RESULTS
 from jaxfc.running import (
     Local,
+    Ray,
     Rolling,
     Study,
     StudyResult,
@@ -112,6 +113,7 @@ __all__ = [
     "ObservedFactors",
     "Panel",
     "Posterior",
+    "Ray",
     "ReleaseCalendar",
     "Restrictions",
     "Rolling",

@@ -9,7 +9,6 @@ TESTS = Path(__file__).resolve().parent
 # Of the test run, so that what is compiled here is found there.
 PREAMBLE = f"""
 import sys
-sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
 import jax
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", {str(TESTS.parent / ".jax_cache")!r})
@@ -22,9 +21,11 @@ def start_python(
     code: str, *arguments: object, stdin: bool = False, **environment: str
 ) -> subprocess.Popen[str]:
     """A process that runs `code` with the settings of the test run; the caller reads stdout."""
+    places = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(place for place in places if place)
     return subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + code, *map(str, arguments)],
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": path, **environment},
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,6 +2,7 @@
 real-time trackers, Monte Carlo studies."""
 
 from jaxfc.running.backtest import Backtest, Rolling, backtest
+from jaxfc.running.cluster import Ray
 from jaxfc.running.replicate import replicate
 from jaxfc.running.study import Study
 from jaxfc.running.study_cells import Estimator, product_grid
@@ -13,6 +14,7 @@ __all__ = [
     "Backtest",
     "Estimator",
     "Local",
+    "Ray",
     "Rolling",
     "Study",
     "StudyResult",

@@ -5,6 +5,8 @@ metrics, steps, result code. Arrays of worlds and estimations are arguments of t
 cells of one shape share them.
 """
 
+import os
+import platform
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -130,6 +132,7 @@ class ChunkRunner:
                 "num_failed": {t.estimator[0]: int((~t.is_okay).sum()) for t in tables},
                 "num_invalid": int((~world_valid).sum()),
                 "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
+                "process": f"{platform.node()}:{os.getpid()}",
             },
         )
 

@@ -192,11 +192,11 @@ def read_study(folder: str | Path) -> StudyResult:
         for name, seconds in note["seconds"].items():
             row = {"cell": cell, "chunk": chunk, "estimator": name, "seconds": seconds}
             row["compile_seconds"] = note["compile_seconds"][name]
-            notes.append(row | {"num_computed": note["num_computed"], "device": note["device"]})
+            notes.append(row | {name: note[name] for name in ("num_computed", "device", "process")})
     columns = ["cell", "chunk", "estimator", "seconds", "compile_seconds", "num_computed", "device"]
     result = StudyResult(
         paths=pd.concat(tables, ignore_index=True) if tables else empty_paths(store.config),
-        notes=pd.DataFrame(notes, columns=pd.Index(columns)),
+        notes=pd.DataFrame(notes, columns=pd.Index([*columns, "process"])),
         config=store.config,
         facts=manifest["facts"],
     )
