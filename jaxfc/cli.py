@@ -1,4 +1,4 @@
-"""The command `jaxfc`: demo, fit, forecast.
+"""The command `jaxfc`: demo, fit, forecast, and the group study.
 
 Exit codes: 0 all is well, 1 the input or the estimation is at fault (one message on stderr), 2 the
 command was not understood.
@@ -12,6 +12,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from jaxfc import cli_study
+
 EXPECTED = (ValueError, TypeError, RuntimeError, ModuleNotFoundError, OSError)
 app = typer.Typer(
     name="jaxfc",
@@ -21,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cli_study.app)
 
 
 class MethodName(enum.StrEnum):

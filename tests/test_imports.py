@@ -32,8 +32,9 @@ FLOORS = {
     "running": 6,
     "facade": 7,
     "report": 8,
-    "cli": 9,
-    "outside": 10,
+    "cli_study": 9,
+    "cli": 10,
+    "outside": 11,
 }
 OUTSIDE = ("experiments", "benchmarks", "tests", "conftest", "oracles")
 KERNEL_PACKAGES = {"jax", "numpy", "jaxfc_kernels"} | sys.stdlib_module_names

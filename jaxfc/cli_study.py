@@ -1,0 +1,111 @@
+"""The commands `jaxfc study`: init, run, status."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="study",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Monte Carlo studies that can be stopped and continued.",
+)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.toml"),
+) -> None:
+    """Write a commented file to start from.
+
+    **Example:** `jaxfc study init study.toml`
+    """
+    from jaxfc.report.study_file import factor_names, template
+
+    if file.exists():
+        raise ValueError(f"{file} exists already; give another name, or remove it first.")
+    file.write_text(template(factor_names(), str(file)), encoding="utf-8")
+    print(f"Written to {file}. Next: jaxfc study run {file} --store results")
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A TOML file; jaxfc study init writes one.")],
+    store: Annotated[Path, typer.Option(help="Folder of the results, new or of this study.")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread over the Ray cluster that RAY_ADDRESS names.")
+    ] = False,
+    memory_budget: Annotated[
+        int | None,
+        typer.Option(help="MiB that a program may use; default: a quarter of what is free.", min=1),
+    ] = None,
+) -> None:
+    """Compute what the store does not hold yet.
+
+    Stop it whenever you like and run it again: it goes on from there. Several processes may run the
+    same file on one store at a time. The same file and store with other settings are refused.
+
+    **Example:** `jaxfc study run study.toml --store results`
+    """
+    import jax
+
+    from jaxfc.report.study_file import factor_names, read_study_file
+    from jaxfc.running.cluster import Ray
+
+    study, seed = read_study_file(config, factor_names())
+    try:
+        result = study.run(
+            store,
+            key=jax.random.key(seed),
+            engine=Ray() if ray else None,
+            progress=False if quiet else None,
+            memory_budget=None if memory_budget is None else memory_budget * 2**20,
+        )
+    except KeyboardInterrupt:
+        print(f"Stopped. What is in {store} stays; run the same command to go on.")
+        raise typer.Exit(130) from None
+    if not quiet:
+        failed = len(result.paths) - int(result.paths["is_okay"].to_numpy().sum())
+        print(
+            f"{len(result.settings)} cells, {study.num_paths} paths in each, "
+            f"{len(result.paths)} fits of which {failed} failed. Results in {store}."
+        )
+
+
+@app.command()
+def status(
+    store: Annotated[Path, typer.Argument(help="The --store of a study.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Totals as JSON.")] = False,
+) -> None:
+    """How far a study is, cell by cell; nothing is computed.
+
+    **Example:** `jaxfc study status results`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxfc.running.study_result import read_status
+
+    found = read_status(store)
+    totals = found.to_dict()
+    if as_json:
+        print(json.dumps(totals))
+        return
+    console, table = Console(), Table(title=found.name)
+    shown = found.cells.drop(columns="num_failed")
+    for name in ("cell", *shown.columns):
+        table.add_column(str(name))
+    for row in shown.itertuples():
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    console.print(table)
+    console.print(
+        f"{totals['num_cells_done']} of {totals['num_cells']} cells, "
+        f"{totals['num_paths_done']} of {totals['num_paths']} paths, "
+        f"{totals['num_failed']} failed fits; {totals['seconds']:.1f} s of computing, "
+        f"{totals['compile_seconds']:.1f} s of compiling.",
+        highlight=False,
+        soft_wrap=True,
+    )
