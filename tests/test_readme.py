@@ -105,6 +105,7 @@ def test_python_blocks_run_in_order():
         "inference.md",
         "nowcasting.md",
         "state-space.md",
+        "studies.md",
     ],
 )
 def test_documentation_examples_run(page):
