@@ -20,8 +20,10 @@ def describe(thing: Any) -> Any:
 
     **Raises:** `ValueError` for an object whose content cannot be seen.
     """
+    if isinstance(thing, enum.Enum):
+        return f"{name_of(type(thing))}.{thing.name}"
     if thing is None or isinstance(thing, bool | int | str):
-        return thing.value if isinstance(thing, enum.Enum) else thing
+        return thing
     if isinstance(thing, float):
         return thing if math.isfinite(thing) else repr(thing)
     if isinstance(thing, np.ndarray | np.generic | jax.Array):

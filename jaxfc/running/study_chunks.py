@@ -75,7 +75,13 @@ class Local:
         """Cell, chunk and answer of all that is to do."""
         runner = ChunkRunner(job, self.devices)
         for cell, chunk in todo:
-            yield cell, chunk, runner.compute(cell, chunk)
+            try:
+                part = runner.compute(cell, chunk)
+            except Exception as error:
+                settings = job.study.grid[cell]
+                error.add_note(f"This was {cell_text(cell, settings)}, chunk {chunk}.")
+                raise
+            yield cell, chunk, part
 
 
 class ChunkRunner:
@@ -129,7 +135,7 @@ class ChunkRunner:
                 "world_seconds": world_seconds,
                 "world_compile_seconds": world_compiling,
                 "num_computed": num_computed,
-                "num_failed": {t.estimator[0]: int((~t.is_okay).sum()) for t in tables},
+                "num_failed": {t.estimator[0]: count_failed(t) for t in tables},
                 "num_invalid": int((~world_valid).sum()),
                 "device": f"{len(self.devices)} x {self.devices[0].device_kind}",
                 "process": f"{platform.node()}:{os.getpid()}",
@@ -229,6 +235,11 @@ def timed(run: Callable[..., PyTree], *arguments: PyTree) -> tuple[PyTree, float
     start = time.perf_counter()
     answer = jax.block_until_ready(run(*arguments))
     return answer, time.perf_counter() - start
+
+
+def count_failed(table: pd.DataFrame) -> int:
+    """Failed fits of valid worlds."""
+    return int((table["world_valid"] & ~table["is_okay"]).to_numpy().sum())
 
 
 def table_of(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import equinox as eqx
@@ -24,6 +25,8 @@ from toy_study import GRID, TRACES, PlainMean, Shrinkage, ToyWorld, squared_erro
 
 KEY = jax.random.key(7)
 SETTINGS = ["num_times", "missing"]
+# 180 files.
+SIZE = {"num_paths": 120, "paths_per_chunk": 4}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(folder):
     return read_study(folder)
+
+
+def parts_in(folder):
+    return {path.name for path in folder.glob("cell*.parquet")}
 
 
 def same_paths(left, right):
@@ -296,8 +303,10 @@ def test_memory_and_keys_are_checked_before_anything_runs(tmp_path):
 
 def test_metrics_answer_scalars(tmp_path):
     study = toy_study(metrics={"all": lambda panel, estimate: estimate.means})
-    with pytest.raises(ValueError, match=r"metric 'all' must answer a scalar, got shape \(3,\)"):
+    text = r"metric 'all' must answer a scalar, got shape \(3,\)"
+    with pytest.raises(ValueError, match=text) as caught:
         study.run(tmp_path, key=KEY)
+    assert "This was cell 0 (num_times=5, missing=0.0), chunk 0." in caught.value.__notes__
 
 
 def test_grids():
@@ -338,6 +347,33 @@ def test_processes_share_the_work(tmp_path, result):
     assert len(computed) == 12 - 4
 
 
+BESIDE = """
+from toy_study import toy_study
+sys.stdin.readline()
+toy_study(**SIZE).run(sys.argv[1], key=jax.random.key(7))
+"""
+
+
+def test_two_processes_at_once(tmp_path):
+    """They compute little twice, and harm nothing."""
+    processes = [
+        start_python(BESIDE.replace("SIZE", repr(SIZE)), tmp_path / "both", stdin=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    study = toy_study(**SIZE)
+    both = study.collect(tmp_path / "both")
+    same_paths(both, study.run(tmp_path / "alone", key=KEY))
+    num_parts = 6 * study.num_chunks
+    assert num_parts <= len(parts_in(tmp_path / "both")) <= num_parts + 10
+    assert both.notes.process.nunique() == 2
+
+
 KILLED = """
 import os
 from toy_study import toy_study
@@ -351,8 +387,6 @@ for line in sys.stdin:
     print(child, flush=True)
     print("ended by", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-# 180 files.
-SIZE = {"num_paths": 120, "paths_per_chunk": 4}
 
 
 def test_killed_at_random_it_loses_nothing(tmp_path):
@@ -383,8 +417,24 @@ def test_killed_at_random_it_loses_nothing(tmp_path):
     assert not [name for name in left if name.endswith(".damaged") or name.startswith(".claim")]
 
 
-def parts_in(folder):
-    return {path.name for path in folder.glob("cell*.parquet")}
+def test_a_full_disk_loses_nothing(tmp_path, result):
+    """On a file system of its own, where one can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        study, folder = toy_study(), disk / "study"
+        with pytest.raises(OSError, match=r"cell \d+, chunk \d+ could not be kept .*No space left"):
+            study.run(folder, key=KEY)
+        kept = parts_in(folder)
+        assert 0 < len(kept) < 12 and not list(folder.glob(".*"))
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        same_paths(study.run(folder, key=KEY), result)
+        assert kept <= parts_in(folder)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 class BoundModel(eqx.Module):
