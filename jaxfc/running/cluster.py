@@ -3,6 +3,7 @@ it again if its machine is lost."""
 
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,10 @@ class Ray:
         ray = import_ray()
         started = not ray.is_initialized()
         if started:
-            ray.init(address=self.address, log_to_driver=False)
+            with warnings.catch_warnings():
+                # JAX warns of every fork; Ray's are followed by another program at once.
+                warnings.filterwarnings("ignore", message=r"os\.fork\(\)", category=RuntimeWarning)
+                ray.init(address=self.address, log_to_driver=False)
         running: dict[Any, tuple[int, int]] = {}
         try:
             submit = self.submitter(ray, job)
