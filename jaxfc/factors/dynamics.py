@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import block_diag
 
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.error_paths import draw_errors
@@ -45,14 +46,14 @@ def simulate_paths(
     num_series, num_factors = parameters.loadings.shape
     num_lags = parameters.num_lags
     start_key, factor_key, error_key = jax.random.split(key, 3)
-    dtype = parameters.loadings.dtype
-    noise = jax.random.normal(factor_key, (num_steps, num_factors), dtype)
-    noise = noise @ jnp.linalg.cholesky(parameters.innovation_cov).T
+    dtype, cov = parameters.loadings.dtype, parameters.idiosyncratic_cov
+    states = num_lags * num_factors
+    innovation_chol, initial_chol, error_chol = path_chols(parameters)
+    noise = jax.random.normal(factor_key, (num_steps, num_factors), dtype) @ innovation_chol.T
     if num_lags == 0:
         factors = noise
     else:
-        cov = stationary_block_cov(parameters.transition, parameters.innovation_cov)
-        start = jnp.linalg.cholesky(cov) @ jax.random.normal(start_key, (cov.shape[0],), dtype)
+        start = initial_chol @ jax.random.normal(start_key, (states,), dtype)
 
         def advance(history, innovation):
             # history (lags, factors), newest last
@@ -60,11 +61,28 @@ def simulate_paths(
             return jnp.concatenate([history[1:], new[None]]), new
 
         _, factors = jax.lax.scan(advance, start.reshape(num_lags, num_factors), noise)
-    cov = parameters.idiosyncratic_cov
     if cov.ndim == 1:
         ar = parameters.idiosyncratic_ar
         errors = draw_errors(cov, ar, num_steps, 1, key=error_key)[0]
     else:
         errors = jax.random.normal(error_key, (num_steps, num_series), dtype)
-        errors = errors @ jnp.linalg.cholesky(cov).T
+        errors = errors @ error_chol.T
     return parameters.intercept + factors @ parameters.loadings.T + errors, factors
+
+
+def path_chols(parameters: FactorParameters) -> tuple[Array, Array, Array]:
+    """Cholesky factors of the innovations, of the first p factors, and of errors where they are
+    correlated (else empty): one call, as several at once can stop a process with few threads."""
+    size, states = parameters.num_factors, parameters.num_lags * parameters.num_factors
+    parts = [parameters.innovation_cov]
+    if states:
+        parts.append(stationary_block_cov(parameters.transition, parameters.innovation_cov))
+    if parameters.idiosyncratic_cov.ndim == 2:
+        parts.append(parameters.idiosyncratic_cov)
+    chol = jnp.linalg.cholesky(block_diag(*parts))
+    ends = size, size + states
+    return (
+        chol[: ends[0], : ends[0]],
+        chol[ends[0] : ends[1], ends[0] : ends[1]],
+        chol[ends[1] :, ends[1] :],
+    )

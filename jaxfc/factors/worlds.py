@@ -205,13 +205,36 @@ class FactorWorld(eqx.Module):
 
 
 def symmetric(key: PRNGKeyArray, size: int, within: Range) -> Float[Array, "size size"]:
-    """V diag(u) V', u uniform, V orthonormal by Haar's measure (Mezzadri 2007)."""
+    """V diag(u) V', u uniform, V orthonormal by Haar's measure."""
     vector_key, value_key = jax.random.split(key)
-    vectors, upper = jnp.linalg.qr(jax.random.normal(vector_key, (size, size)))
-    vectors = vectors * jnp.sign(jnp.diagonal(upper))
+    vectors = orthonormal(vector_key, size)
     values = jax.random.uniform(value_key, (size,), minval=within[0], maxval=within[1])
     product = (vectors * values) @ vectors.T
     return 0.5 * (product + product.T)
+
+
+def orthonormal(key: PRNGKeyArray, size: int) -> Float[Array, "size size"]:
+    """A random orthonormal matrix, a product of reflections (Stewart 1980, section 3).
+
+    Reflection k maps a normal vector of size - k entries to a multiple of the first unit vector.
+    Not by a QR factorisation: batches of several at once can stop a process with few threads (see
+    docs/index.md), and this one is a scan of products.
+    """
+    normals = jnp.triu(jax.random.normal(key, (size, size)))
+
+    def reflect(product: Array, row: tuple[Array, Array]) -> tuple[Array, None]:
+        position, vector = row
+        head = vector[position]
+        sign = jnp.where(head < 0, -1.0, 1.0)
+        vector = vector.at[position].add(sign * jnp.linalg.norm(vector))
+        scaled = vector * (2.0 / jnp.sum(vector**2))
+        product = product - jnp.outer(product @ vector, scaled)
+        # The sign makes the law Haar's; columns before the position are finished.
+        flipped = jnp.where(jnp.arange(size) == position, -sign, 1.0)
+        return product * flipped, None
+
+    product, _ = jax.lax.scan(reflect, jnp.eye(size), (jnp.arange(size), normals))
+    return product
 
 
 def redraw(draw) -> tuple[Array, Bool[Array, ""]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxfc.factors import worlds
-from jaxfc.factors.worlds import FactorWorld
+from jaxfc.factors.worlds import FactorWorld, orthonormal
 
 KEY = jax.random.key(3)
 STOCKS = FactorWorld(40, 6, 2, 2, missing=0.3)
@@ -45,6 +45,27 @@ def test_parameters_lie_in_their_ranges():
             values = np.linalg.eigvalsh(matrix)
             assert low - 1e-12 < values.min() and values.max() < high + 1e-12
     assert np.abs(drawn.parameters.idiosyncratic_cov[:, 0, 1]).max() > 0.01
+
+
+def test_orthonormal_matrices_have_haar_s_law():
+    """Moments of Haar's measure: E q^2 = 1/n, E q^4 = 3 / (n (n + 2)), E q11 q22 q12 q21 =
+    -1 / ((n - 1) n (n + 2)), and E tr(q)^2 = 1."""
+    n, count = 4, 20_000
+    q = np.asarray(jax.vmap(lambda k: orthonormal(k, n))(jax.random.split(KEY, count)))
+    np.testing.assert_allclose(
+        np.swapaxes(q, 1, 2) @ q, np.broadcast_to(np.eye(n), q.shape), atol=1e-14
+    )
+    crossed = q[:, 0, 0] * q[:, 1, 1] * q[:, 0, 1] * q[:, 1, 0]
+    traces = np.trace(q, axis1=1, axis2=2)
+    for draws, moment in [
+        (q**2, 1 / n),
+        (q**4, 3 / (n * (n + 2))),
+        (crossed, -1 / ((n - 1) * n * (n + 2))),
+        (traces**2, 1.0),
+        (q, 0.0),
+    ]:
+        error = np.abs(draws.mean(axis=0) - moment) / (draws.std(axis=0) / np.sqrt(count))
+        assert np.max(error) < 4.5
 
 
 def test_transitions_are_drawn_again_until_stationary():
