@@ -68,10 +68,11 @@ def run(
         print(f"Stopped. What is in {store} stays; run the same command to go on.")
         raise typer.Exit(130) from None
     if not quiet:
-        failed = len(result.paths) - int(result.paths["is_okay"].to_numpy().sum())
+        fits = result.table()[["num_failed", "num_stopped"]].sum()
         print(
             f"{len(result.settings)} cells, {study.num_paths} paths in each, "
-            f"{len(result.paths)} fits of which {failed} failed. Results in {store}."
+            f"{len(result.paths)} fits of which {fits['num_failed']} failed and "
+            f"{fits['num_stopped']} stopped at their bound on steps. Results in {store}."
         )
 
 
@@ -87,7 +88,7 @@ def status(
     from rich.console import Console
     from rich.table import Table
 
-    from jaxfc.running.study_result import read_status
+    from jaxfc.running.study_status import read_status
 
     found = read_status(store)
     totals = found.to_dict()
@@ -104,7 +105,8 @@ def status(
     console.print(
         f"{totals['num_cells_done']} of {totals['num_cells']} cells, "
         f"{totals['num_paths_done']} of {totals['num_paths']} paths, "
-        f"{totals['num_failed']} failed fits; {totals['seconds']:.1f} s of computing, "
+        f"{totals['num_failed']} failed fits, {totals['num_stopped']} stopped; "
+        f"{totals['seconds']:.1f} s of computing, "
         f"{totals['compile_seconds']:.1f} s of compiling.",
         highlight=False,
         soft_wrap=True,

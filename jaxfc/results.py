@@ -35,6 +35,13 @@ def is_okay(result: RESULTS) -> jax.Array:
     return result == RESULTS.successful
 
 
+def usable_codes() -> tuple[int, int]:
+    """Codes of estimations whose numbers can be used: converged, or stopped at the bound on steps
+    (host side)."""
+    usable = RESULTS.successful, RESULTS.nonlinear_max_steps_reached
+    return int(usable[0]._value), int(usable[1]._value)  # pyright: ignore
+
+
 def throw_if_failed(result: RESULTS, what: str) -> None:
     """Raise ``RuntimeError`` with the text of ``result`` unless it is successful (host side)."""
     if not bool(is_okay(result)):
@@ -49,4 +56,4 @@ def select(pred: jax.Array, if_true: RESULTS, if_false: RESULTS) -> RESULTS:
     return RESULTS.where(pred, if_true, if_false)
 
 
-__all__ = ["RESULTS", "SUCCESSFUL", "is_okay", "select", "throw_if_failed"]
+__all__ = ["RESULTS", "SUCCESSFUL", "is_okay", "select", "throw_if_failed", "usable_codes"]

@@ -7,7 +7,8 @@ from jaxfc.running.replicate import replicate
 from jaxfc.running.study import Study
 from jaxfc.running.study_cells import Estimator, product_grid
 from jaxfc.running.study_chunks import Local
-from jaxfc.running.study_result import StudyResult, StudyStatus, read_status, read_study
+from jaxfc.running.study_result import StudyResult, read_study
+from jaxfc.running.study_status import StudyStatus, read_status
 from jaxfc.running.tracker import Track, track
 
 __all__ = [

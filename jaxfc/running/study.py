@@ -24,11 +24,10 @@ from jaxfc.running.study_chunks import Job, Local, Part
 from jaxfc.running.study_result import (
     OWN_COLUMNS,
     StudyResult,
-    StudyStatus,
-    read_status,
     read_study,
     total,
 )
+from jaxfc.running.study_status import StudyStatus, read_status
 from jaxfc.serialisation import write_atomically
 from jaxfc.typing import PRNGKeyArray
 
@@ -270,7 +269,7 @@ def facts() -> dict[str, Any]:
 
 def write_summary(result: StudyResult, folder: Path) -> None:
     """Totals of a study beside its results."""
-    names = ["cell", "estimator", "num_paths", "num_failed", "num_invalid"]
+    names = ["cell", "estimator", "num_paths", "num_failed", "num_stopped", "num_invalid"]
     content = {
         "name": result.config["name"],
         "is_complete": result.is_complete,

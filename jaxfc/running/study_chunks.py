@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxfc.results import RESULTS, SUCCESSFUL, is_okay
+from jaxfc.results import RESULTS, SUCCESSFUL, is_okay, usable_codes
 from jaxfc.running.replicate import Device, Program, compile_chunk, free_memory
 from jaxfc.running.study_cells import Cell, build_cell, cell_text
 from jaxfc.typing import Array, PyTree
@@ -239,7 +239,7 @@ def timed(run: Callable[..., PyTree], *arguments: PyTree) -> tuple[PyTree, float
 
 def count_failed(table: pd.DataFrame) -> int:
     """Failed fits of valid worlds."""
-    return int((table["world_valid"] & ~table["is_okay"]).to_numpy().sum())
+    return int((table["world_valid"] & ~table["result"].isin(usable_codes())).to_numpy().sum())
 
 
 def table_of(

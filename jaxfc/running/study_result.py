@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxfc.results import RESULTS
+from jaxfc.results import RESULTS, usable_codes
 from jaxfc.running.store import ResultStore, read_manifest
 
 OWN_COLUMNS = (
@@ -19,9 +19,11 @@ OWN_COLUMNS = (
     "num_steps",
     "result",
     "is_okay",
+    "is_usable",
     "world_valid",
     "num_paths",
     "num_failed",
+    "num_stopped",
     "num_invalid",
     "seconds_per_fit",
 )
@@ -32,9 +34,10 @@ class StudyResult:
     """The results of a study, or of the part of it that is there.
 
     `paths`: one row per cell, path and estimator, with the settings of the cell, the metrics,
-    `num_steps`, `result` (a code), `is_okay`, and `world_valid` (whether the world drew what it
-    should). `notes`: one row per cell, chunk and estimator, with seconds of running and compiling
-    and the number of fits computed. `config` and `facts` are those of the store.
+    `num_steps`, `result` (a code), `is_okay` (converged), `is_usable` (converged, or stopped at the
+    bound on steps), and `world_valid` (whether the world drew what it should). `notes`: one row per
+    cell, chunk and estimator, with seconds of running and compiling and the number of fits
+    computed. `config` and `facts` are those of the store.
     """
 
     paths: pd.DataFrame
@@ -67,18 +70,24 @@ class StudyResult:
     def table(self) -> pd.DataFrame:
         """One row per cell and estimator: counts, means of the metrics with standard errors.
 
-        Means, standard errors (`*_se`) and the median of `num_steps` are over the successful fits
-        of valid worlds; `num_failed` counts the other fits of valid worlds, `num_invalid` the paths
-        whose world is not. A metric that is NaN for a successful fit makes its mean NaN.
+        Means, standard errors (`*_se`) and the median of `num_steps` are over the usable fits of
+        valid worlds: those that converged, and the `num_stopped` that stopped at their bound on
+        steps. To leave these out would be to choose the easy paths. `num_failed` counts the other
+        fits of valid worlds, `num_invalid` the paths whose world is not. A metric that is NaN for a
+        usable fit makes its mean NaN.
         `seconds_per_fit`: of a fit within a full batch, compilation apart.
         """
-        valid, okay = self.paths["world_valid"], self.paths["is_okay"]
-        marked = self.paths.assign(failed=valid & ~okay, invalid=~valid)
+        valid, usable = self.paths["world_valid"], self.paths["is_usable"]
+        stopped = valid & usable & ~self.paths["is_okay"]
+        marked = self.paths.assign(failed=valid & ~usable, stopped=stopped, invalid=~valid)
         by = ["cell", "estimator"]
         table = marked.groupby(by, sort=False).agg(
-            num_paths=("path", "size"), num_failed=("failed", "sum"), num_invalid=("invalid", "sum")
+            num_paths=("path", "size"),
+            num_failed=("failed", "sum"),
+            num_stopped=("stopped", "sum"),
+            num_invalid=("invalid", "sum"),
         )
-        chosen = self.paths[valid & okay].groupby(by, sort=False)
+        chosen = self.paths[valid & usable].groupby(by, sort=False)
         for name in self.metrics:
             table[name] = chosen[name].agg(mean)
             table[f"{name}_se"] = chosen[name].agg(standard_error)
@@ -90,7 +99,7 @@ class StudyResult:
     def compare(self, metric: str, first: str, second: str) -> pd.DataFrame:
         """By cell: the mean of `metric` of `first` minus that of `second`, on the same paths.
 
-        Over the paths where both succeeded (`num_pairs`), with the standard error of the paired
+        Over the paths where both are usable (`num_pairs`), with the standard error of the paired
         difference, which is far below that of two separate means. Cells where one of them is not
         defined have no row.
 
@@ -99,7 +108,7 @@ class StudyResult:
         check_name(metric, self.metrics, "metric")
         for name in (first, second):
             check_name(name, self.estimators, "estimator")
-        good = self.paths[self.paths.is_okay & self.paths.world_valid]
+        good = self.paths[self.paths.is_usable & self.paths.world_valid]
         left, right = (
             pd.DataFrame(good.loc[good.estimator == name, ["cell", "path", metric]])
             for name in (first, second)
@@ -126,8 +135,8 @@ class StudyResult:
         return table
 
     def failures(self) -> pd.DataFrame:
-        """Failed fits of valid worlds by cell, estimator and reason."""
-        failed = self.paths[self.paths.world_valid & ~self.paths.is_okay]
+        """Failed fits of valid worlds by cell, estimator and reason; not those that stopped."""
+        failed = self.paths[self.paths.world_valid & ~self.paths.is_usable]
         grouped = failed.groupby(["cell", "estimator", "result"], sort=False)
         table = grouped.agg(num_failed=("path", "size")).reset_index()
         table["message"] = [message_of(code) for code in table["result"]]
@@ -140,45 +149,6 @@ class StudyResult:
         return pd.concat([table[["cell"]].reset_index(drop=True), joined, rest], axis=1)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class StudyStatus:
-    """How far a study is. `cells`: by cell, its settings, paths that are there, share of the fits
-    that failed, seconds of running."""
-
-    name: str
-    num_paths: int
-    cells: pd.DataFrame
-
-    @property
-    def num_cells(self) -> int:
-        """How many cells the grid has."""
-        return len(self.cells)
-
-    @property
-    def num_cells_done(self) -> int:
-        """How many are complete."""
-        return int(np.sum(self.cells["num_paths"].to_numpy() == self.num_paths))
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left to compute."""
-        return self.num_cells_done == self.num_cells
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "name": self.name,
-            "num_cells": self.num_cells,
-            "num_cells_done": self.num_cells_done,
-            "num_paths": self.num_paths * self.num_cells,
-            "num_paths_done": int(total(self.cells, "num_paths")),
-            "num_failed": int(total(self.cells, "num_failed")),
-            "seconds": total(self.cells, "seconds"),
-            "compile_seconds": total(self.cells, "compile_seconds"),
-            "is_complete": self.is_complete,
-        }
-
-
 def read_study(folder: str | Path) -> StudyResult:
     """The results in a store, whoever computed them.
 
@@ -188,7 +158,7 @@ def read_study(folder: str | Path) -> StudyResult:
     store, manifest = study_store(folder)
     tables, notes = [], []
     for cell, chunk, table, note in store.parts():
-        tables.append(table.assign(cell=cell))
+        tables.append(with_usable(table).assign(cell=cell))
         for name, seconds in note["seconds"].items():
             row = {"cell": cell, "chunk": chunk, "estimator": name, "seconds": seconds}
             row["compile_seconds"] = note["compile_seconds"][name]
@@ -203,30 +173,12 @@ def read_study(folder: str | Path) -> StudyResult:
     return dataclasses.replace(result, paths=result.with_settings(result.paths))
 
 
-def read_status(folder: str | Path) -> StudyStatus:
-    """How far the study in a store is, by its files alone; nothing is written.
-
-    **Raises:** as `read_study`.
-    """
-    store, _ = study_store(folder)
-    counts = np.zeros((len(store.config["grid"]), 3), int)
-    seconds = np.zeros((len(counts), 2))
-    for cell, _, table, note in store.parts():
-        counts[cell] += [table["path"].nunique(), sum(note["num_failed"].values()), len(table)]
-        seconds[cell] += [sum(note["seconds"].values()) + note["world_seconds"], compiling(note)]
-    cells = settings_frame(store.config).assign(
-        num_paths=counts[:, 0],
-        num_failed=counts[:, 1],
-        failed_share=counts[:, 1] / np.maximum(counts[:, 2], 1),
-        seconds=seconds[:, 0],
-        compile_seconds=seconds[:, 1],
-    )
-    return StudyStatus(store.config["name"], store.config["num_paths"], cells)
-
-
-def compiling(note: dict[str, Any]) -> float:
-    """Seconds of compilation that a part reports."""
-    return sum(note["compile_seconds"].values()) + note["world_compile_seconds"]
+def with_usable(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a part with the column `is_usable` behind `is_okay`."""
+    usable = table["result"].isin(usable_codes()).to_numpy()
+    marked = table.copy()
+    marked.insert(list(table.columns).index("is_okay") + 1, "is_usable", usable)
+    return marked
 
 
 def study_store(folder: str | Path) -> tuple[ResultStore, dict[str, Any]]:
@@ -253,10 +205,10 @@ def hashable(value: Any) -> Any:
 
 def empty_paths(config: dict[str, Any]) -> pd.DataFrame:
     """The table of no path."""
-    names = ["path", "estimator", *config["metrics"], "num_steps", "result", "is_okay"]
+    names = ["path", "estimator", *config["metrics"], "num_steps", "result", "is_okay", "is_usable"]
     table = pd.DataFrame(columns=pd.Index([*names, "world_valid", "cell"]))
     numbers = dict.fromkeys(("path", "num_steps", "result", "cell"), int)
-    flags = dict.fromkeys(("is_okay", "world_valid"), bool)
+    flags = dict.fromkeys(("is_okay", "is_usable", "world_valid"), bool)
     return table.astype({**numbers, **flags, **dict.fromkeys(config["metrics"], float)})
 
 

@@ -19,7 +19,8 @@ from jaxfc.running.progress import follow
 from jaxfc.running.study import SUMMARY, Study
 from jaxfc.running.study_cells import product_grid
 from jaxfc.running.study_chunks import Local
-from jaxfc.running.study_result import read_status, read_study
+from jaxfc.running.study_result import read_study
+from jaxfc.running.study_status import read_status
 from processes import run_python, start_python, with_devices
 from toy_study import GRID, TRACES, PlainMean, Shrinkage, ToyWorld, squared_error, toy_study
 
@@ -76,6 +77,7 @@ def test_it_equals_a_loop_by_hand(result):
                         "num_steps": int(getattr(estimate, "num_steps", 0)),
                         "result": int(code._value),
                         "is_okay": bool(code == RESULTS.successful),
+                        "is_usable": bool(code == RESULTS.successful),
                         "world_valid": bool(panel.is_valid),
                     }
                 )
@@ -478,11 +480,14 @@ def test_factor_models_on_factor_worlds(tmp_path):
     row = paths[(paths.cell == 1) & (paths.path == 4) & (paths.estimator == "EM")].iloc[0]
     np.testing.assert_allclose(row.variance, own_variance(panel, fitted), rtol=1e-10)
     assert row.num_steps == fitted.num_steps and row.result == int(fitted.result._value)
-    # Three steps do not converge: counted, kept, and no part of a mean.
-    table = result.table().set_index(["cell", "estimator"])
-    assert table.loc[(0, "few steps"), "num_failed"] == 5
-    assert np.isnan(table.loc[(0, "few steps"), "variance"])
-    assert paths[paths.estimator == "few steps"].variance.notna().all()
+    # Three steps do not converge: counted apart, and part of the mean.
+    few = result.table().set_index(["cell", "estimator"]).loc[(0, "few steps")]
+    assert (few.num_failed, few.num_stopped) == (0, 5)
+    stopped = paths[(paths.estimator == "few steps") & (paths.cell == 0)]
+    assert not stopped.is_okay.any() and stopped.is_usable.all()
+    np.testing.assert_allclose(few.variance, stopped.variance.mean(), rtol=1e-14)
+    assert (result.compare("variance", "EM", "few steps").num_pairs == 5).all()
+    assert result.failures().empty and read_status(tmp_path).to_dict()["num_stopped"] >= 10
 
 
 def test_progress(capsys):
