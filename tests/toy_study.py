@@ -31,13 +31,35 @@ class ToyWorld(eqx.Module):
             raise ValueError(f"num_times must be at least 2, got {self.num_times}.")
 
     def sample(self, *, key):
-        TRACES.append("world")
-        keys = jax.random.split(key, 3)
-        truth = jax.random.normal(keys[0], (self.num_series,))
-        shape = (self.num_times, self.num_series)
-        observed = jax.random.uniform(keys[1], shape) >= self.missing
-        values = jnp.where(observed, truth + jax.random.normal(keys[2], shape), 0.0)
-        return ToyPanel(values, observed, truth, jnp.any(observed))
+        return draw_toy(self.num_times, self.num_series, self.missing, key)
+
+
+class ToySampler(eqx.Module):
+    """Draws for a world of any share of missing values."""
+
+    num_times: int = eqx.field(static=True)
+    num_series: int = eqx.field(static=True)
+    missing: jax.Array
+
+    def sample(self, *, key):
+        return draw_toy(self.num_times, self.num_series, self.missing, key)
+
+
+class SampledWorld(ToyWorld):
+    """The same, with a sampler that holds the share as an array."""
+
+    def sampler(self):
+        return ToySampler(self.num_times, self.num_series, jnp.asarray(self.missing))
+
+
+def draw_toy(num_times, num_series, missing, key):
+    TRACES.append("world")
+    keys = jax.random.split(key, 3)
+    truth = jax.random.normal(keys[0], (num_series,))
+    shape = (num_times, num_series)
+    observed = jax.random.uniform(keys[1], shape) >= missing
+    values = jnp.where(observed, truth + jax.random.normal(keys[2], shape), 0.0)
+    return ToyPanel(values, observed, truth, jnp.any(observed))
 
 
 class ToyEstimate(eqx.Module):

@@ -50,11 +50,11 @@ class Study:
     """Estimators compared on simulated panels, over a grid of settings.
 
     **Arguments:** `world(**cell)` makes what draws panels with `sample(key=)`, such as
-    `jaxfc.FactorWorld`. `estimators` by name, see `Estimator`. `grid`: settings of every cell, see
-    `product_grid`. `metrics` by name: functions of panel and estimate that answer a scalar.
-    `num_paths` in every cell. `batch_size`: paths side by side on a device; it decides on rounding
-    and is part of what a store is for. `paths_per_chunk`: paths in one file of the store, rounded
-    up to whole batches.
+    `jaxfc.FactorWorld`; if it has `sampler()`, what that answers draws them. `estimators` by name,
+    see `Estimator`. `grid`: settings of every cell, see `product_grid`. `metrics` by name:
+    functions of panel and estimate that answer a scalar. `num_paths` in every cell. `batch_size`:
+    paths side by side on a device; it decides on rounding and is part of what a store is for.
+    `paths_per_chunk`: paths in one file of the store, rounded up to whole batches.
 
     **Raises:** `ValueError` for no cell, estimator, metric or path, cells that are there twice, and
     names that mean something else in the tables.

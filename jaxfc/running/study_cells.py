@@ -29,11 +29,11 @@ class Estimator(Protocol):
 
 
 class Cell(NamedTuple):
-    """A cell of the grid: its position, settings, world, and the estimations of its panels."""
+    """A cell of the grid: its position, settings, what draws its panels, and their estimations."""
 
     position: int
     settings: Settings
-    world: Any
+    sampler: Any
     bound: dict[str, Callable[[Any], Any]]
 
 
@@ -101,7 +101,10 @@ def try_cell(study: "Study", index: int) -> tuple[Cell | None, list[str]]:
             faults.append(f"{where}, estimator {name!r}: {error}")
     if not bound and not faults:
         faults.append(f"{where}: no estimator applies")
-    return (None if faults else Cell(index, settings, world, bound)), faults
+    if faults:
+        return None, faults
+    sampler = world.sampler() if hasattr(world, "sampler") else world
+    return Cell(index, settings, sampler, bound), []
 
 
 def always(world: Any) -> bool:

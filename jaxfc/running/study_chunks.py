@@ -144,14 +144,14 @@ class ChunkRunner:
 
     def prepare_world(self, cell: Cell) -> tuple[Program, tuple[PyTree, ...], float]:
         """The program that samples, its shared arguments, and the seconds of its compilation."""
-        world = split(cell.world)
+        source = split(cell.sampler)
 
         def sample(path: Array, arrays: PyTree, key: Array) -> PyTree:
-            return eqx.combine(arrays, world.static).sample(key=jax.random.fold_in(key, path))
+            return eqx.combine(arrays, source.static).sample(key=jax.random.fold_in(key, path))
 
-        shared = (world.arrays, jax.random.fold_in(self.key, cell.position))
+        shared = (source.arrays, jax.random.fold_in(self.key, cell.position))
         ids = jax.ShapeDtypeStruct((1,), np.uint32)
-        program, spent = self.program(("world", world.key), sample, ids, shared)
+        program, spent = self.program(("world", source.key), sample, ids, shared)
         self.check_memory(program, cell, "the world")
         return program, jax.device_put(shared, program.everywhere), spent
 

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfc.factors import worlds
-from jaxfc.factors.worlds import FactorWorld, orthonormal
+from jaxfc.factors import sampler
+from jaxfc.factors.coupled import plan_flows
+from jaxfc.factors.dynamics import simulate_paths
+from jaxfc.factors.sampler import orthonormal
+from jaxfc.factors.worlds import FactorWorld
 
 KEY = jax.random.key(3)
 STOCKS = FactorWorld(40, 6, 2, 2, missing=0.3)
@@ -85,7 +88,7 @@ def test_stocks_lose_their_share_and_rows_are_never_empty(monkeypatch):
     np.testing.assert_array_equal((~observed).sum(axis=1), 10)
     assert len(np.unique(observed.reshape(50, -1), axis=0)) == 50
     # Most first draws have an empty row, so the redraws did something.
-    monkeypatch.setattr(worlds, "MAX_REDRAWS", 0)
+    monkeypatch.setattr(sampler, "MAX_REDRAWS", 0)
     first = draw(few, 50)
     empty = ~np.asarray(first.observed).any(axis=2).all(axis=1)
     assert empty.mean() > 0.5
@@ -130,7 +133,7 @@ def test_paths_have_the_law_of_the_parameters():
     parameters, _ = world.draw_parameters(key=KEY)
     keys = jax.random.split(KEY, 20_000)
     panels, factors = jax.jit(
-        jax.vmap(lambda k: worlds.simulate_paths(parameters, world.num_times, key=k))
+        jax.vmap(lambda k: simulate_paths(parameters, world.num_times, key=k))
     )(keys)
     sample = np.asarray(factors)
     blocks = np.concatenate([sample[:, 4], sample[:, 5]], axis=1)
@@ -148,6 +151,47 @@ def test_a_key_says_everything():
     for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(batch), strict=True):
         np.testing.assert_allclose(one, many[1], rtol=1e-12, atol=1e-13)
     assert not np.array_equal(batch.values[0], batch.values[1])
+
+
+def draws_of_samplers(worlds):
+    """Draws of every world by one program of samplers, and how often it was traced."""
+    traces = []
+
+    @jax.jit
+    def run(sampler, keys):
+        traces.append(1)
+        return jax.vmap(lambda key: sampler.sample(key=key))(keys)
+
+    keys = jax.random.split(KEY, 3)
+    return [run(world.sampler(), keys) for world in worlds], len(traces)
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [("stock", 0.0), ("stock", 0.2), ("stock", 0.4)],
+        [(kind, share) for kind in ("flow_average", "change_in_flow") for share in (0.2, 0.4)],
+    ],
+)
+def test_gaps_are_arrays_of_the_sampler(gaps):
+    """One program for all of them, which draws the same bits as one for each."""
+    worlds = [dataclasses.replace(STOCKS, flows=flows, missing=share) for flows, share in gaps]
+    drawn, num_traces = draws_of_samplers(worlds)
+    assert num_traces == 1
+    for world, ours in zip(worlds, drawn, strict=True):
+        own = draw(world, 3)
+        assert jax.tree.structure(own) == jax.tree.structure(ours)
+        for one, other in zip(jax.tree.leaves(own), jax.tree.leaves(ours), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["flow_average", "change_in_flow"])
+def test_estimators_of_flows_share_programs_below_one_half(kind):
+    """Their plan is static."""
+    shares = (0.1, 0.2, 0.4, 0.6)
+    worlds = [dataclasses.replace(STOCKS, flows=kind, missing=share) for share in shares]
+    plans = [plan_flows(world.aggregation) for world in worlds]
+    assert plans[0] == plans[1] == plans[2] != plans[3]
 
 
 def test_static_factors():

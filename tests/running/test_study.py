@@ -22,7 +22,16 @@ from jaxfc.running.study_chunks import Local
 from jaxfc.running.study_result import read_study
 from jaxfc.running.study_status import read_status
 from processes import run_python, start_python, with_devices
-from toy_study import GRID, TRACES, PlainMean, Shrinkage, ToyWorld, squared_error, toy_study
+from toy_study import (
+    GRID,
+    TRACES,
+    PlainMean,
+    SampledWorld,
+    Shrinkage,
+    ToyWorld,
+    squared_error,
+    toy_study,
+)
 
 KEY = jax.random.key(7)
 SETTINGS = ["num_times", "missing"]
@@ -95,8 +104,11 @@ def test_cells_of_one_shape_share_programs(tmp_path):
     study = toy_study(grid=product_grid(num_times=[6], missing=[0.0, 0.2, 0.4]))
     study.run(tmp_path / "a", key=KEY)
     assert [TRACES.count(name) for name in ("world", "shrinkage", "mean")] == [3, 1, 1]
-    study.run(tmp_path / "a", key=KEY)
+    same = study.run(tmp_path / "a", key=KEY)
     assert len(TRACES) == 5
+    sampled = toy_study(grid=study.grid, world=SampledWorld).run(tmp_path / "b", key=KEY)
+    assert [TRACES.count(name) for name in ("world", "shrinkage", "mean")] == [4, 2, 2]
+    same_paths(sampled, same)
 
 
 def test_tables(result):
