@@ -1,4 +1,4 @@
-"""The commands `jaxfc study`: init, run, status."""
+"""The commands `jaxfc study`: init, run, status, report."""
 
 import json
 from pathlib import Path
@@ -111,3 +111,30 @@ def status(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+def report(
+    store: Annotated[Path, typer.Argument(help="The --store of a study, complete or not.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page, its pictures and tables.")],
+    baseline: Annotated[
+        str | None, typer.Option(help="The estimator to compare with; default: the first.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric to report, again for more; default: all.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Default: the name of the study.")] = None,
+) -> None:
+    """Write what a study found: one page with heat maps, error bars, seconds, and tables beside it.
+
+    Tables are CSV, and LaTeX where they have the shape of a paper's.
+
+    **Example:** `jaxfc study report results --out report --baseline BM`
+    """
+    from jaxfc.report.study import write_study_report
+    from jaxfc.running.study_result import read_study
+
+    result = read_study(store)
+    page = write_study_report(result, out, title=title, baseline=baseline, metrics=metric)
+    so_far = "" if result.is_complete else " The study is not complete; the page says so."
+    print(f"Written to {page}.{so_far}")

@@ -75,6 +75,28 @@ def test_run_and_status(capsys, file, tmp_path):
     assert code == 0 and "3 of 4 cells, 50 of 56 paths" in out and "num_times" in out
 
 
+def test_report(capsys, file, tmp_path):
+    store, out = tmp_path / "store", tmp_path / "report"
+    run(capsys, "run", file, "--store", store, "--quiet")
+    options = ("--out", out, "--baseline", "mean", "--metric", "error", "--title", "Shrunken")
+    code, said, err = run(capsys, "report", store, *options)
+    assert (code, err) == (0, "") and said == f"Written to {out / 'report.html'}.\n"
+    page = page_of(out)
+    assert "<h1>Shrunken</h1>" in page and "error against mean" in page and "first against" not in page
+    next(store.glob("cell00002-chunk000001*")).unlink()
+    code, said, _ = run(capsys, "report", store, "--out", out)
+    assert code == 0 and "not complete" in said and "first against shrunken" in page_of(out)
+    code, _, err = run(capsys, "report", store, "--out", out, "--baseline", "median")
+    assert code == 1 and "no estimator 'median'; it has shrunken, slow, mean" in err
+    code, _, err = run(capsys, "report", tmp_path / "nothing", "--out", out)
+    assert code == 1 and "has no manifest.json" in err
+    assert run(capsys, "report", store)[0] == 2
+
+
+def page_of(folder):
+    return (folder / "report.html").read_text()
+
+
 def test_a_stopped_study_says_how_to_go_on(capsys, file, tmp_path, monkeypatch):
     def stop(*arguments, **options):
         raise KeyboardInterrupt

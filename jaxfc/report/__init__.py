@@ -1,6 +1,6 @@
-"""Commands as functions, figures, tables and the HTML report.
+"""Commands as functions, figures, tables and the HTML reports.
 
-The figures below are loaded with matplotlib when they are first used. All return axes.
+The names below are loaded with matplotlib when they are first used. Figures return axes.
 """
 
 from typing import TYPE_CHECKING
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
         plot_news_waterfall,
         plot_nowcast_evolution,
     )
+    from jaxfc.report.study import write_study_report
+    from jaxfc.report.study_tables import latex_table, pivot_table
 
 __all__ = [
+    "latex_table",
+    "pivot_table",
     "plot_contribution_history",
     "plot_criteria",
     "plot_factor_overlay",
@@ -44,14 +48,15 @@ __all__ = [
     "plot_residual_path",
     "plot_residual_qq",
     "plot_scree",
+    "write_study_report",
 ]
 
 
 def __getattr__(name: str):
-    """A figure from its file, on first use: `import jaxfc.report` does not load matplotlib."""
+    """A name from its file, on first use: `import jaxfc.report` does not load matplotlib."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxfc.report import diagnostic_figures, figures, nowcast_figures
+    from jaxfc.report import diagnostic_figures, figures, nowcast_figures, study, study_tables
 
-    rooms = (figures, nowcast_figures, diagnostic_figures)
+    rooms = (figures, nowcast_figures, diagnostic_figures, study, study_tables)
     return next(getattr(room, name) for room in rooms if hasattr(room, name))

@@ -100,8 +100,8 @@ class StudyResult:
         """By cell: the mean of `metric` of `first` minus that of `second`, on the same paths.
 
         Over the paths where both are usable (`num_pairs`), with the standard error of the paired
-        difference, which is far below that of two separate means. Cells where one of them is not
-        defined have no row.
+        difference, which is far below that of two separate means; `ratio` is that of the two
+        means. Cells where one of them is not defined have no row.
 
         **Raises:** `ValueError` for names that the study does not have.
         """
@@ -115,13 +115,14 @@ class StudyResult:
         )
         pairs = left.merge(right, on=["cell", "path"], suffixes=("_first", "_second"))
         pairs["difference"] = pairs[f"{metric}_first"] - pairs[f"{metric}_second"]
-        table = pairs.groupby("cell", sort=False).agg(
+        grouped = pairs.groupby("cell", sort=False)
+        table = grouped.agg(
             num_pairs=("difference", "size"),
-            difference_se=("difference", standard_error),
             difference=("difference", mean),
+            difference_se=("difference", standard_error),
         )
-        ordered = table[["num_pairs", "difference", "difference_se"]]
-        return self.with_settings(pd.DataFrame(ordered).reset_index())
+        table["ratio"] = grouped[f"{metric}_first"].agg(mean) / grouped[f"{metric}_second"].agg(mean)
+        return self.with_settings(table.reset_index())
 
     def timings(self) -> pd.DataFrame:
         """By cell and estimator: seconds of running, of compiling, fits computed, seconds per fit.

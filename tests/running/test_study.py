@@ -132,6 +132,8 @@ def test_tables(result):
     assert row.num_pairs == len(difference)
     np.testing.assert_allclose(row.difference, difference.mean(), rtol=1e-13)
     np.testing.assert_allclose(row.difference_se, difference.sem(), rtol=1e-12)
+    both = wide[["shrunken", "mean"]].dropna().mean()
+    np.testing.assert_allclose(row.ratio, both["shrunken"] / both["mean"], rtol=1e-13)
     with pytest.raises(ValueError, match="no estimator 'median'; it has shrunken, slow, mean"):
         result.compare("error", "median", "mean")
     with pytest.raises(ValueError, match="no metric 'mse'; it has error, first"):
