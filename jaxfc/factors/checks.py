@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from jaxfc.factors.em import IDIOSYNCRATIC, INITIAL, INTERCEPT
 from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.methods import EM, PCA
@@ -13,8 +14,53 @@ if TYPE_CHECKING:
     from jaxfc.panel import Panel
 
 
+def check_sizes(model: "DynamicFactorModel") -> None:
+    """Raise `ValueError` for impossible numbers and unknown names of options."""
+    if model.num_factors < 1:
+        raise ValueError(f"num_factors must be at least 1, got {model.num_factors}.")
+    if model.num_lags < 0:
+        raise ValueError(f"num_lags must be 0 (static) or more, got {model.num_lags}.")
+    if model.num_lags == 0 and model.idiosyncratic == "full":
+        raise ValueError(
+            "a static model (num_lags=0) with a full idiosyncratic covariance is not "
+            "identified: no loadings and S = Cov(x) fit as well. Use idiosyncratic='diagonal' "
+            "or num_lags >= 1."
+        )
+    options = {"idiosyncratic": IDIOSYNCRATIC, "initial": INITIAL, "intercept": INTERCEPT}
+    for name, allowed in options.items():
+        if getattr(model, name) not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {getattr(model, name)!r}.")
+
+
+def has_priors(model: "DynamicFactorModel") -> bool:
+    """Whether series are pulled towards each other."""
+    return model.idiosyncratic == "shrunk" or model.intercept == "random"
+
+
+def check_priors(model: "DynamicFactorModel") -> None:
+    """Raise `ValueError` for options that priors across series do not go with."""
+    if not has_priors(model):
+        return
+    what = "idiosyncratic='shrunk'" if model.idiosyncratic == "shrunk" else "intercept='random'"
+    if not isinstance(model.method, EM):
+        raise ValueError(f"{type(model.method).__name__} cannot estimate {what}; use method=EM().")
+    general = isinstance(model.errors, AutoregressiveErrors) or model.weighting is not None
+    if general or model.restrictions is not None:
+        raise ValueError(f"{what} goes with independent errors, no restrictions and no weighting.")
+    if model.intercept == "random" and model.idiosyncratic == "full":
+        raise ValueError(
+            "intercept='random' needs a diagonal idiosyncratic covariance, got 'full'."
+        )
+    if model.intercept == "random" and model.initial != "stationary":
+        raise ValueError(
+            "intercept='random' needs initial='stationary': a free initial law says nothing of "
+            "the factors' mean."
+        )
+
+
 def check_options(model: "DynamicFactorModel") -> None:
     """Raise `ValueError` for options that do not go together."""
+    check_priors(model)
     has_memory = isinstance(model.errors, AutoregressiveErrors)
     if not has_memory and model.restrictions is None and model.weighting is None:
         return
@@ -103,7 +149,7 @@ def check_flows(model: "DynamicFactorModel", panel: "Panel") -> None:
             f"series {named} are flows observed at a lower frequency than the panel's, which "
             f"{type(model.method).__name__} cannot read; use method=EM() or TwoStepEM()."
         )
-    if model.idiosyncratic != "diagonal":
+    if model.idiosyncratic not in ("diagonal", "shrunk"):
         raise ValueError(
             f"series {named} are flows observed at a lower frequency than the panel's; in one step "
             "they need idiosyncratic='diagonal' (TwoStepEM() reads them with correlated errors)."

@@ -22,6 +22,7 @@ from jaxfc.factors.flow_memory_step import flow_autoregression
 from jaxfc.factors.flow_step import flow_moments, flow_variances, moments_of_flows
 from jaxfc.factors.moments import FactorPosterior
 from jaxfc.factors.regression import Regression
+from jaxfc.factors.shrinkage import shrunk_variances
 from jaxfc.factors.weighting import expected_squares, weights_on
 from jaxfc.typing import Array
 from jaxfc_kernels.autoregressive_errors import gap_tables
@@ -65,6 +66,10 @@ def coupled_step(
         counts = jnp.sum(data.observed, axis=0)
         pooled = jnp.sum(counts * variances) / jnp.sum(counts)
         variances = jnp.full_like(variances, pooled)
+    if step.idiosyncratic == "shrunk":
+        assert data.units is not None
+        counts, size = jnp.sum(data.observed, axis=0), new.shape[1]
+        variances = shrunk_variances(variances, counts, size, data.units.log_variance)
     return dataclasses.replace(updated, idiosyncratic_cov=variances)
 
 

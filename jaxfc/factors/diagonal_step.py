@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.regression import Regression
+from jaxfc.factors.shrinkage import shrunk_variances
 from jaxfc.typing import Array, Float
 from jaxfc_kernels.collapse import packed_outer, unpack
 
@@ -23,7 +24,9 @@ def diagonal_step(
     """Loadings, intercept and variances, series by series over their observed times.
 
     The expected squared residuals at the new coefficients come from those at the old ones,
-    Q(new) = Q(old) - d' S d with d = new - old, which loses no digits where the fit is close.
+    Q(new) = Q(old) - d' S d with d = new - old, which loses no digits where the fit is close; where
+    a prior keeps the coefficients from the least squares, Q(old) - 2 d' (c - S old) + d' S d with c
+    the cross products.
     """
     regressors = regression.regressors
     size = regressors.shape[1]
@@ -37,13 +40,14 @@ def diagonal_step(
     identity = jnp.eye(size, dtype=moments.dtype)
     moments = jnp.where(unseen[:, None, None], identity, moments)
     old = regression.augment(parameters.loadings, parameters.intercept)
-    new = regression.solve(moments, data.values.T @ regressors)
+    cross = data.values.T @ regressors
+    new = regression.solve(moments, cross)
     change = new - old
-    expected = (
-        series_misfit
-        + jnp.einsum("ni,nij,nj->n", old, cov_sums, old)
-        - jnp.einsum("ni,nij,nj->n", change, moments, change)
-    )
+    gain = jnp.einsum("ni,nij,nj->n", change, moments, change)
+    if regression.intercept_prior is not None:
+        slope = cross - jnp.einsum("nij,nj->ni", moments, old)
+        gain = 2.0 * jnp.sum(change * slope, axis=1) - gain
+    expected = series_misfit + jnp.einsum("ni,nij,nj->n", old, cov_sums, old) - gain
     variances = parameters.idiosyncratic_cov
     if step.missing_as_latent:
         num_times = data.num_times
@@ -56,5 +60,8 @@ def diagonal_step(
         weights = jnp.ones_like(counts) if step.missing_as_latent else counts
         pooled = jnp.sum(weights * variances) / jnp.sum(weights)
         variances = jnp.full_like(variances, pooled)
+    if step.idiosyncratic == "shrunk":
+        assert data.units is not None
+        variances = shrunk_variances(variances, counts, size, data.units.log_variance)
     variances = jnp.maximum(variances, step.variance_floor.astype(variances.dtype))
     return *regression.split(new, parameters.intercept), variances

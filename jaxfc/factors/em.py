@@ -40,6 +40,7 @@ from jaxfc.factors.moments import (
 )
 from jaxfc.factors.regression import Regression
 from jaxfc.factors.restrictions import Restrictions
+from jaxfc.factors.shrinkage import DataUnits, intercept_precision, path_mean, recentred
 from jaxfc.factors.var_step import var_step
 from jaxfc.factors.weighting import Weighting, weights_on
 from jaxfc.typing import Array, Bool, Float, Int
@@ -50,8 +51,9 @@ from jaxfc_kernels.collapse import (
     collapse_full,
 )
 
-IDIOSYNCRATIC = ("diagonal", "isotropic", "full")
+IDIOSYNCRATIC = ("diagonal", "isotropic", "shrunk", "full")
 INITIAL = ("stationary", "estimated")
+INTERCEPT = ("sample", "estimated", "random")
 CRITERIA = ("loglik", "expected_loglik")
 
 
@@ -62,7 +64,7 @@ class PanelData(eqx.Module):
     each row is observed whole or not at all. `imputed_share` (series,), if given, is the share of
     each series' values that were filled in by their conditional mean: the M-step then adds their
     variance. `coupling` is what the mask and the calendar say where errors have memory or series
-    are flows; `weights` (time, series) multiply the precision of single cells.
+    are flows; `units`, what priors across series need to know of the data's own units.
     """
 
     values: Float[Array, "time series"]
@@ -70,6 +72,7 @@ class PanelData(eqx.Module):
     imputed_share: Float[Array, " series"] | None = None
     complete: bool = eqx.field(static=True, default=False)
     coupling: Coupling | None = None
+    units: DataUnits | None = None
 
     @property
     def num_times(self) -> Float[Array, ""]:
@@ -131,6 +134,7 @@ class EMStep(eqx.Module):
     initial: str = eqx.field(static=True, default="stationary")
     presample: int = eqx.field(static=True, default=0)
     estimate_intercept: bool = eqx.field(static=True, default=False)
+    random_intercept: bool = eqx.field(static=True, default=False)
     missing_as_latent: bool = eqx.field(static=True, default=False)
     criterion: str = eqx.field(static=True, default="loglik")
     normalise: bool = eqx.field(static=True, default=False)
@@ -215,6 +219,7 @@ class EMStep(eqx.Module):
             self.active_factors,
             self.restrictions,
             parameters.variances if data.coupling is None else None,
+            self.intercept_prior(parameters, data, expectation),
         )
         if data.coupling is not None:
             updated = coupled_step(self, parameters, data, regression, expectation)
@@ -233,7 +238,7 @@ class EMStep(eqx.Module):
         transition, innovation_cov, initial_mean, initial_cov = var_step(
             self, parameters, posterior, expectation.end
         )
-        return dataclasses.replace(
+        updated = dataclasses.replace(
             parameters,
             loadings=loadings,
             intercept=intercept,
@@ -243,6 +248,20 @@ class EMStep(eqx.Module):
             initial_mean=initial_mean,
             initial_cov=initial_cov,
         )
+        if regression.intercept_prior is None:
+            return updated
+        _, precision = regression.intercept_prior
+        return recentred(updated, posterior, data, expectation.end, precision)
+
+    def intercept_prior(
+        self, parameters: FactorParameters, data: PanelData, expectation: Expectation
+    ) -> tuple[Float[Array, " series"], Float[Array, ""]] | None:
+        """Mean and precision of random intercepts, at the old parameters."""
+        if not self.random_intercept:
+            return None
+        assert data.units is not None
+        path = path_mean(parameters, expectation.posterior.means, expectation.end)
+        return data.units.zero, intercept_precision(parameters, data, path)
 
 
 def normalised(

@@ -191,7 +191,8 @@ class EM(Method):
             idiosyncratic=model.idiosyncratic,
             initial=model.initial,
             presample=model.presample,
-            estimate_intercept=model.intercept == "estimated",
+            estimate_intercept=model.intercept != "sample",
+            random_intercept=model.intercept == "random",
             missing_as_latent=self.missing_as_latent,
             criterion=self.criterion,
             normalise=True,
@@ -213,7 +214,7 @@ class EM(Method):
             start = starting_values(model, data, rows, candidate)
         # A fixed point does not depend on the start, so it is not differentiated through it. An
         # intercept that is not estimated is no unknown of it: it travels with the data.
-        level, estimated = start.intercept, model.intercept == "estimated"
+        level, estimated = start.intercept, model.intercept != "sample"
         if not estimated:
             start = with_intercept(start, jnp.zeros_like(level))
         start = jax.lax.stop_gradient(start)
@@ -226,14 +227,16 @@ class EM(Method):
             parameters, criterion = step(with_intercept(parameters, level), data)
             return with_intercept(parameters, jnp.zeros_like(level)), criterion
 
-        # EM raises the likelihood; the expected one lacks an entropy term and may fall by design.
+        # EM raises the likelihood; the expected one lacks an entropy term and may fall by design,
+        # and so may the likelihood where priors pull.
+        pulled = model.idiosyncratic == "shrunk" or model.intercept == "random"
         outcome = iterate(
             advance,
             start,
             (data, level),
             rtol=self.rtol,
             max_steps=self.max_steps,
-            ascending=self.criterion == "loglik",
+            ascending=self.criterion == "loglik" and not pulled,
         )
         if estimated:
             return outcome

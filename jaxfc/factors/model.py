@@ -15,11 +15,18 @@ from jaxfc.factors.ahead import (
 )
 from jaxfc.factors.blocks import NamedRestrictions
 from jaxfc.factors.candidate import Candidate
-from jaxfc.factors.checks import check_options, check_panel, check_shape, check_traced
+from jaxfc.factors.checks import (
+    check_options,
+    check_panel,
+    check_shape,
+    check_sizes,
+    check_traced,
+    has_priors,
+)
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.coupled import Coupling, FlowPlan, centred_values, make_coupling, plan_flows
 from jaxfc.factors.dynamics import simulate_panel
-from jaxfc.factors.em import IDIOSYNCRATIC, INITIAL, PanelData
+from jaxfc.factors.em import PanelData
 from jaxfc.factors.errors import AutoregressiveErrors, Errors, IndependentErrors, gap_error
 from jaxfc.factors.fitted_space import data_space
 from jaxfc.factors.identify import principal_rotation, rotate_parameters, rotate_posterior
@@ -27,6 +34,7 @@ from jaxfc.factors.methods import EM, Estimate, Method
 from jaxfc.factors.moments import ClosedForm, Moments
 from jaxfc.factors.restrictions import Restrictions
 from jaxfc.factors.scaling import Scaling, fit_scaling
+from jaxfc.factors.shrinkage import DataUnits
 from jaxfc.factors.weighting import Weighting
 from jaxfc.forecast import Forecast
 from jaxfc.model import Fitted, Model
@@ -49,9 +57,10 @@ class DynamicFactorModel(Model):
     with K = `num_factors` and p = `num_lags` (p = 0: static, f_t ~ N(0, I)); Defend et al. 2021.
 
     **Options:** `method`: PCA(), PPCA(), EM() (the default) or TwoStepEM(); `moments`: ClosedForm()
-    or KalmanMoments(); `idiosyncratic`: S "diagonal", "isotropic" or "full"; `initial`: law of the
-    first factors "stationary" (implied by A and Q) or "estimated" (free, as in Banbura, Modugno);
-    `intercept`: mu the "sample" mean or "estimated" by EM; `standardise` series before estimation;
+    or KalmanMoments(); `idiosyncratic`: S "diagonal", "isotropic", "full", or "shrunk", diagonal
+    with variances pulled towards each other; `initial`: law of the first factors "stationary"
+    (implied by A and Q) or "estimated" (free, as in Banbura, Modugno); `intercept`: mu the "sample"
+    mean, "estimated" by EM, or "random", drawn around zero; `standardise` series before estimation;
     `variance_floor` for idiosyncratic variances, in standardised units; `errors`:
     IndependentErrors() or AutoregressiveErrors() over time; `restrictions`: Blocks(...) by names of
     series, or Restrictions(...), zeros and linear equations. `flows` is read off the panel by
@@ -77,25 +86,8 @@ class DynamicFactorModel(Model):
     flows: FlowPlan | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
-        if self.num_factors < 1:
-            raise ValueError(f"num_factors must be at least 1, got {self.num_factors}.")
-        if self.num_lags < 0:
-            raise ValueError(f"num_lags must be 0 (static) or more, got {self.num_lags}.")
-        if self.num_lags == 0 and self.idiosyncratic == "full":
-            raise ValueError(
-                "a static model (num_lags=0) with a full idiosyncratic covariance is not "
-                "identified: no loadings and S = Cov(x) fit as well. Use idiosyncratic='diagonal' "
-                "or num_lags >= 1."
-            )
+        check_sizes(self)
         check_options(self)
-        options = {
-            "idiosyncratic": IDIOSYNCRATIC,
-            "initial": INITIAL,
-            "intercept": ("sample", "estimated"),
-        }
-        for name, allowed in options.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
 
     @property
     def rules(self) -> Restrictions | None:
@@ -172,6 +164,10 @@ class DynamicFactorModel(Model):
             weighted = self.weighting is not None
             coupling = make_coupling(self.errors, self.flows, mask, aggregation, weighted)
         data = PanelData(scaling.standardise(values, mask, aggregation), mask, coupling=coupling)
+        if has_priors(self):
+            total = fit_scaling(values, mask, aggregation, standardise=True).scale
+            units = DataUnits(-scaling.centre / scaling.scale, 2.0 * jnp.log(total))
+            data = dataclasses.replace(data, units=units)
         estimate = self.method.run(self, data, aggregation, start, candidate)
         return finish(self, estimate, scaling, mask, candidate)
 

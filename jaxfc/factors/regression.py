@@ -22,6 +22,8 @@ class Regression(eqx.Module):
     active_factors: Bool[Array, " factors"] | None
     restrictions: Restrictions | None = None
     variances: Float[Array, " series"] | None = None
+    # Mean (series,) and precision of a normal prior of the intercepts.
+    intercept_prior: tuple[Float[Array, " series"], Float[Array, ""]] | None = None
 
     @property
     def regressors(self) -> Float[Array, "time regressors"]:
@@ -45,6 +47,14 @@ class Regression(eqx.Module):
     ) -> Float[Array, "series regressors"]:
         """Coefficients of every series from normal equations (`moments` one for all, or one each),
         inactive factors switched off, restrictions imposed."""
+        if self.intercept_prior is not None:
+            mean, precision = self.intercept_prior
+            weight = precision * (1.0 if self.variances is None else self.variances)
+            weight = jnp.broadcast_to(weight, mean.shape)
+            size = moments.shape[-1]
+            moments = jnp.broadcast_to(moments, (*mean.shape, size, size))
+            moments = moments.at[:, -1, -1].add(weight)
+            cross = cross.at[:, -1].add(weight * mean)
         free = self.free(cross.shape)
         if free is not None:
             moments, cross = without_fixed(moments, cross, free)

@@ -145,6 +145,7 @@ def num_parameters(
         return transition
     cov = {
         "diagonal": num_series,
+        "shrunk": num_series,
         "isotropic": 1,
         "full": num_series * (num_series + 1) // 2,
     }[model.idiosyncratic]

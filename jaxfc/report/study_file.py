@@ -58,12 +58,9 @@ class StudyFile(NamedTuple):
 def factor_names() -> Names:
     """Worlds, estimators and metrics of the factor family."""
     from jaxfc.factors import FactorWorld
-    from jaxfc.factors.estimators import (  # pyright: ignore[reportMissingImports]
-        ESTIMATORS,
-        METRICS,
-    )
+    from jaxfc.factors.estimators import METRICS, factor_estimators
 
-    return Names({"factor": FactorWorld}, ESTIMATORS, METRICS)
+    return Names({"factor": FactorWorld}, factor_estimators(), METRICS)
 
 
 def template(names: Names, file: str) -> str:

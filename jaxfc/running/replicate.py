@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxfc.batching import count_cases
+from jaxfc.running.threads import with_one_blas_thread
 from jaxfc.typing import PyTree
 
 Device = Any  # jax.Device is a variable to type checkers
@@ -154,7 +155,8 @@ def compile_chunk(
     )
     lowered = jax.jit(spread).lower(shapes, *constant)
     compiled = lowered.compile()
-    return Program(compiled, size, sharding, everywhere, lowered.out_info, bytes_of(compiled))
+    run = with_one_blas_thread(compiled) if devices[0].platform == "cpu" else compiled
+    return Program(run, size, sharding, everywhere, lowered.out_info, bytes_of(compiled))
 
 
 def shape_of(leaf: Any, sharding: NamedSharding, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
