@@ -64,10 +64,14 @@ def prepare(
 
     Try `jaxfc demo`: it needs no data of yours. `jaxfc fit --help` says how to use your files.
     """
+    import os
+
     import jax
 
-    # A program owns its process: float64 for all it computes, and compiled programs kept for the
-    # next run unless the user has already said where.
+    # A program owns its process: float64 for all it computes, threads enough for several batched
+    # factorisations of LAPACK at once (docs/index.md, read when the first array is made), and
+    # compiled programs kept for the next run unless the user has already said where.
+    os.environ.setdefault("NPROC", str(max(16, os.cpu_count() or 1)))
     jax.config.update("jax_enable_x64", True)
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))

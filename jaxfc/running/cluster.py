@@ -35,9 +35,9 @@ class Ray:
     `num_cpus`, `num_gpus` of one task; None: one GPU where the cluster has any. A task that is lost
     with its machine is run again up to `max_retries` times. `address` of the cluster; None: the
     session that this process is connected to, or that `RAY_ADDRESS` names, or a new one on this
-    machine. The workers get JAX's settings and `JAX_*` and `XLA_*` of the environment from here;
-    jaxfc has to be installed where they run. The results are the bits that `Local` gives on the
-    same kind of device.
+    machine. The workers get JAX's settings and `JAX_*`, `XLA_*` and `NPROC` of the environment from
+    here; jaxfc has to be installed where they run. The results are the bits that `Local` gives on
+    the same kind of device.
     """
 
     num_cpus: float = 1
@@ -150,7 +150,8 @@ def machines(ray: Any) -> list[dict[str, float]]:
 
 def settings() -> dict[str, str]:
     """The environment by which JAX in another process is set as it is here."""
-    words = {name: v for name, v in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
+    names = ("JAX_", "XLA_", "NPROC")
+    words = {name: v for name, v in os.environ.items() if name.startswith(names)}
     for name in CONFIGURED:
         value = getattr(jax.config, name)
         if value is not None:
