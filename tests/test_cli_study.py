@@ -193,7 +193,6 @@ def test_the_template_is_a_file():
 
 
 def test_the_names_of_factor_estimators(tmp_path):
-    pytest.importorskip("jaxfc.factors.estimators")
     names = factor_names()
     (tmp_path / "study.toml").write_text(template(names, "study.toml"))
     study, _ = read_study_file(tmp_path / "study.toml", names)

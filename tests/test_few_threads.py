@@ -26,7 +26,7 @@ print("done")
 
 @pytest.mark.slow
 def test_twelve_factorisations_at_once_end():
-    """With NPROC=16 as the command line sets it; with 4 threads they stopped on two cores."""
+    """With NPROC=16 as the command line sets it; with few they stop on two cores."""
     words = {**os.environ, "NPROC": "16", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
     command = [sys.executable, "-c", MANY]
     done = subprocess.run(command, env=words, capture_output=True, text=True, timeout=300)

@@ -121,7 +121,8 @@ class StudyResult:
             difference=("difference", mean),
             difference_se=("difference", standard_error),
         )
-        table["ratio"] = grouped[f"{metric}_first"].agg(mean) / grouped[f"{metric}_second"].agg(mean)
+        both = [grouped[f"{metric}_{side}"].agg(mean) for side in ("first", "second")]
+        table["ratio"] = both[0] / both[1]
         return self.with_settings(table.reset_index())
 
     def timings(self) -> pd.DataFrame:
