@@ -96,11 +96,15 @@ def status(
         print(json.dumps(totals))
         return
     console, table = Console(), Table(title=found.name)
-    shown = found.cells.drop(columns="num_failed")
-    for name in ("cell", *shown.columns):
-        table.add_column(str(name))
-    for row in shown.itertuples():
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    table.add_column("cell", justify="right")
+    table.add_column(", ".join(found.varying))
+    for name in ("paths", "failed", "stopped", "seconds", "compiling"):
+        table.add_column(name, justify="right")
+    for at, row in enumerate(found.cells.to_dict("records")):
+        settings = ", ".join(str(row[name]) for name in found.varying)
+        counts = (f"{row['num_paths']}/{found.num_paths}", row["num_failed"], row["num_stopped"])
+        seconds = (f"{row[name]:.1f}" for name in ("seconds", "compile_seconds"))
+        table.add_row(str(at), settings, *map(str, counts), *seconds)
     console.print(table)
     console.print(
         f"{totals['num_cells_done']} of {totals['num_cells']} cells, "

@@ -72,7 +72,8 @@ def test_run_and_status(capsys, file, tmp_path):
     assert code == 0 and said["num_paths_done"] == 56 and said["is_complete"]
     next(store.glob("cell00002-chunk000001*")).unlink()
     code, out, _ = run(capsys, "status", store)
-    assert code == 0 and "3 of 4 cells, 50 of 56 paths" in out and "num_times" in out
+    assert code == 0 and "3 of 4 cells, 50 of 56 paths" in out
+    assert "num_times, missing" in out and "8, 0.0" in out and "8/14" in out
 
 
 def test_report(capsys, file, tmp_path):
@@ -82,7 +83,9 @@ def test_report(capsys, file, tmp_path):
     code, said, err = run(capsys, "report", store, *options)
     assert (code, err) == (0, "") and said == f"Written to {out / 'report.html'}.\n"
     page = page_of(out)
-    assert "<h1>Shrunken</h1>" in page and "error against mean" in page and "first against" not in page
+    assert (
+        "<h1>Shrunken</h1>" in page and "error against mean" in page and "first against" not in page
+    )
     next(store.glob("cell00002-chunk000001*")).unlink()
     code, said, _ = run(capsys, "report", store, "--out", out)
     assert code == 0 and "not complete" in said and "first against shrunken" in page_of(out)

@@ -238,7 +238,7 @@ def draw_lines(
 ) -> None:
     """The estimators side by side at every value, so that their bars do not hide each other."""
     for place, name in enumerate(names):
-        own = rows[rows["estimator"] == name]
+        own = pd.DataFrame(rows[rows["estimator"] == name])
         shift = 0.5 * ((place + 0.5) / len(names) - 0.5)
         at = [
             shift + (ticks.index(v) if across else 0.0)

@@ -12,6 +12,7 @@ from jaxfc.running.study_cells import Estimator, product_grid
 
 NEEDED = ("name", "world", "estimators", "num_paths", "seed")
 OPTIONAL = ("metrics", "batch_size", "paths_per_chunk")
+MANY_NAMES = 4  # of a list in the template
 COUNTS = ("num_paths", "batch_size", "paths_per_chunk")
 
 TEMPLATE = """\
@@ -73,8 +74,11 @@ def template(names: Names, file: str) -> str:
 
 
 def toml_list(texts: Iterable[str]) -> str:
-    """Names as TOML."""
-    return "[" + ", ".join(f'"{text}"' for text in texts) + "]"
+    """Names as TOML, one to a line if they are many."""
+    names = [f'"{text}"' for text in texts]
+    if len(names) <= MANY_NAMES:
+        return "[" + ", ".join(names) + "]"
+    return "[\n" + "".join(f"    {name},\n" for name in names) + "]"
 
 
 def read_study_file(path: Path, names: Names) -> StudyFile:

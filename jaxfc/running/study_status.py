@@ -9,6 +9,16 @@ import pandas as pd
 
 from jaxfc.running.study_result import settings_frame, study_store, total, with_usable
 
+# Columns beside the settings.
+OWN = (
+    "num_paths",
+    "num_failed",
+    "num_stopped",
+    "failed_share",
+    "seconds",
+    "compile_seconds",
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StudyStatus:
@@ -18,6 +28,13 @@ class StudyStatus:
     name: str
     num_paths: int
     cells: pd.DataFrame
+
+    @property
+    def varying(self) -> list[str]:
+        """Settings that tell the cells apart; all of them for a single cell."""
+        names = [str(name) for name in self.cells.columns if name not in OWN]
+        varying = [name for name in names if len(set(self.cells[name].map(str))) > 1]
+        return varying or names
 
     @property
     def num_cells(self) -> int:
