@@ -30,6 +30,7 @@ FIELD = 0.62, 0.25  # inches
 GAP = 0.4  # of a field, between blocks
 SMALL = 8.0  # points
 LETTER = 0.075  # inches
+PANEL, WIDEST = 2.7, 11.0  # inches: axes of error bars, and all in a row
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,7 +199,9 @@ def plot_errors(rows: pd.DataFrame, layout: Layout, metric: str, names: Sequence
     down = values_of(rows, layout.down) if layout.down else [None]
     columns = values_of(rows, layout.columns) if layout.columns else [None]
     shape = len(down), len(columns)
-    width = max(5.5, 2.7 * shape[1] + 0.8)
+    num_bars = len(names) * max(1, len(set(rows[layout.across])) if layout.across else 1)
+    panel = max(PANEL, min(0.11 * num_bars, WIDEST / shape[1]))
+    width = max(5.5, panel * shape[1] + 0.8)
     size = (width, (2.2 if shape[0] > 1 else 3.2) * shape[0] + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(*shape, squeeze=False, sharey="row", sharex=True)
@@ -261,7 +264,7 @@ def draw_lines(
             capsize=2.0,
         )
     if across:
-        room = 2.2 / len(ticks)
+        room = (PANEL - 0.5) / len(ticks)
         set_texts(axes, [float(i) for i in range(len(ticks))], [value_text(v) for v in ticks], room)
         axes.set_xlim(-0.5, len(ticks) - 0.5)
     else:

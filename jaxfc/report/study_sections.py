@@ -157,9 +157,10 @@ def comparison_section(result: StudyResult, metric: str, baseline: str, folder: 
     table.to_csv(folder / f"{slug(metric)}-compared.csv", index=False)
     show = shown_quantity(result, metric, table)
     is_ratio = show == "ratio"
-    what = f"{metric} divided by that of {baseline}" if is_ratio else f"{metric} less {baseline}'s"
+    word = "Ratio of" if is_ratio else "Difference of"
+    what = f"{word} {metric} to that of {baseline}"
     text = [
-        f"{what[0].upper() + what[1:]}, on the paths where both are usable. Bold with a star: the "
+        f"{what}, on the paths where both are usable. Bold with a star: the "
         "paired difference is more than two standard errors. Where many fields are looked at, "
         "about one in twenty has a star by chance."
     ]
@@ -170,7 +171,7 @@ def comparison_section(result: StudyResult, metric: str, baseline: str, folder: 
         scale = diverging_scale(table[show], 1.0 if is_ratio else 0.0)
         label = f"{show}, {metric} against {baseline}"
         file = f"{show}-{slug(metric)}"
-        caption = f"{what[0].upper() + what[1:]}. Grey: no pair of usable fits."
+        caption = f"{what}. Grey: no pair of usable fits."
         style = HeatStyle(show, label, caption, file, scale, DIVERGING, digits, "differs")
         pictures, more = heat_pictures(table, names, style)
         text += more
