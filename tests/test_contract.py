@@ -17,6 +17,9 @@ MODELS = {
     "factor model, AR(1) errors": jaxfc.DynamicFactorModel(
         1, 1, method=jaxfc.EM(rtol=1e-4), errors=jaxfc.AutoregressiveErrors(longest_gap=3)
     ),
+    "factor model, priors across series": jaxfc.DynamicFactorModel(
+        1, 1, method=jaxfc.EM(rtol=1e-4), idiosyncratic="shrunk", intercept="random"
+    ),
     **benchmark_models(),
 }
 HORIZON = 3

@@ -182,7 +182,7 @@ def trace_r2_demeaned(panel: SimulatedPanel, estimate: Any) -> Float[Array, ""]:
     return demeaned_trace_r_squared(panel.factors, estimate.factors)
 
 
-def factor_estimators(rtol: float = 1e-3, max_steps: int = 100) -> dict[str, Any]:
+def factor_estimators(rtol: float = 1e-2, max_steps: int = 100) -> dict[str, Any]:
     """The estimators by name, iterations with one tolerance and one bound on their steps.
 
     None standardises: all series of a world are in one unit.

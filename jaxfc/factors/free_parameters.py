@@ -14,6 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.factors.checks import has_priors
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.condition import check_fitted_panel
 from jaxfc.factors.errors import AutoregressiveErrors
@@ -234,6 +235,11 @@ def check_inference(fitted: "FittedFactorModel", panel: "Panel") -> None:
         raise ValueError(
             "a model with `weighting` maximises a bound with weights of its own, no likelihood in "
             "the parameters alone; use `bootstrap`."
+        )
+    if has_priors(fitted.model):
+        raise ValueError(
+            "shrunk variances and random intercepts are no maximum of the likelihood; use "
+            "idiosyncratic='diagonal' and intercept='estimated', or `bootstrap`."
         )
     if fitted.model.restrictions is not None:
         raise ValueError(

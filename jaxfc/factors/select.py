@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.factors.checks import has_priors
 from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.criteria import check_sizes, criteria_from, eigenvalues_of, factor_criteria
 from jaxfc.factors.identify import second_moment
@@ -164,6 +165,11 @@ def check_selection(
         raise ValueError(
             f"{type(model.restrictions).__name__} hold for one number of factors and lags; select "
             "without them, then restrict the model that was chosen."
+        )
+    if has_priors(model):
+        raise ValueError(
+            "shrunk variances and random intercepts are no maximum of the likelihood, which an AIC "
+            "needs; select with idiosyncratic='diagonal' and intercept='sample', then fit."
         )
     if rule.panel == "pairwise" and model.method.rebuilds_panel:
         raise ValueError(

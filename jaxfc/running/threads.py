@@ -7,18 +7,26 @@ with one thread and 110 to 180 ms with two (two cores). One thread also makes th
 of the number of cores.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from threadpoolctl import threadpool_limits
+import scipy.linalg  # noqa: F401  (the BLAS library that JAX calls is loaded with it)
+from threadpoolctl import ThreadpoolController
+
+
+@functools.cache
+def controller() -> ThreadpoolController:
+    """The process's thread pools, looked for once: that takes a millisecond, a limit does not."""
+    return ThreadpoolController()
 
 
 def with_one_blas_thread(run: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, finished on return, during which the process's BLAS has one thread."""
 
     def limited(*arguments: Any) -> Any:
-        with threadpool_limits(1, "blas"):
+        with controller().limit(limits=1, user_api="blas"):
             return jax.block_until_ready(run(*arguments))
 
     return limited

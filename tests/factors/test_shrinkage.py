@@ -6,11 +6,22 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
-from jaxfc.factors import EM, PCA, Blocks, DynamicFactorModel, FactorWorld, TwoStepEM
+import jaxfc
+import jaxfc.factors
+from jaxfc.factors import (
+    EM,
+    PCA,
+    Blocks,
+    DynamicFactorModel,
+    FactorWorld,
+    FittedFactorModel,
+    TwoStepEM,
+)
 from jaxfc.factors.candidate import Candidate
 from jaxfc.factors.em import PanelData
 from jaxfc.factors.errors import AutoregressiveErrors
@@ -208,6 +219,20 @@ def test_forecasts_of_random_intercepts_are_in_data_units():
     run = jax.jit(lambda v, o: model(**options).estimate(v, o).forecast(3).mean)
     one, hundred = run(panel.values, panel.observed), run(100.0 * panel.values, panel.observed)
     np.testing.assert_allclose(hundred, 100.0 * one, rtol=1e-7)
+
+
+def test_no_inference_by_likelihood():
+    frame = pd.DataFrame(
+        RNG.normal(size=(30, 4)), pd.date_range("2000-01-31", periods=30, freq="ME")
+    )
+    panel = jaxfc.Panel.from_frame(frame.rename(columns=str))
+    pooled = DynamicFactorModel(1, 1, method=LOOSE, idiosyncratic="shrunk", intercept="random")
+    fitted = pooled.fit(panel)
+    assert isinstance(fitted, FittedFactorModel) and np.isfinite(float(fitted.loglik))
+    with pytest.raises(ValueError, match="no maximum of the likelihood"):
+        jaxfc.factors.standard_errors(fitted, panel)
+    with pytest.raises(ValueError, match="no maximum of the likelihood"):
+        jaxfc.factors.select_model(pooled, panel, 2, 1)
 
 
 @pytest.mark.parametrize(
