@@ -36,8 +36,8 @@ class FactorWorld(eqx.Module):
     average of its block ("flow_average") or the change of the average since the block before, the
     series being differences ("change_in_flow"; the first block has none).
 
-    **Raises:** `ValueError` for K >= N, T < p + 2, a share outside [0, 1), flows without gaps,
-    ranges that are empty or not positive, and flows of fewer than two series.
+    **Raises:** `ValueError` for K >= N, T < p + 2 or T - p <= p K, a share outside [0, 1), flows
+    without gaps, ranges that are empty or not positive, and flows of fewer than two series.
 
     Source: Defend et al. (2021), section 4; where it leaves roundings open they are ours.
     """
@@ -63,6 +63,14 @@ class FactorWorld(eqx.Module):
             raise ValueError(
                 f"num_lags = {self.num_lags} and num_times = {self.num_times}: lags must not be "
                 "negative, and times at least lags + 2."
+            )
+        coefficients = self.num_lags * self.num_factors
+        transitions = self.num_times - self.num_lags
+        if coefficients >= transitions:
+            raise ValueError(
+                f"num_lags x num_factors = {coefficients} coefficients of every factor cannot be "
+                f"estimated from {transitions} transitions (num_times - num_lags); lower them or "
+                "raise num_times."
             )
         if not 0.0 <= self.missing < 1.0:
             raise ValueError(f"missing must be in [0, 1), got {self.missing}.")

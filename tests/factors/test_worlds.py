@@ -205,6 +205,7 @@ def test_static_factors():
     [
         ({"num_factors": 6}, "num_factors must be from 1 to 5 for 6 series, got 6"),
         ({"num_lags": 39}, "times at least lags"),
+        ({"num_lags": 14}, "28 coefficients of every factor cannot be estimated from 26"),
         ({"missing": 1.0}, r"missing must be in \[0, 1\), got 1.0"),
         ({"flows": "change_in_flow", "missing": 0.0}, "need missing > 0"),
         ({"innovation_range": (0.5, 0.4)}, r"innovation_range must be 0 < low <= high"),
