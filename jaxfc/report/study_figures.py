@@ -304,6 +304,6 @@ def plot_times(table: pd.DataFrame) -> Figure:
 def duration(seconds: float) -> str:
     """Seconds in a unit that suits them."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
+        if seconds >= 0.9995 * size:  # so that 999.6 µs are 1 ms
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds:.2g} s"
