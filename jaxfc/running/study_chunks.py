@@ -5,12 +5,14 @@ metrics, steps, result code. Arrays of worlds and estimations are arguments of t
 cells of one shape share them.
 """
 
+import gc
 import os
 import platform
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 # Compiled programs that are kept: those of many cells would exhaust the mappings of a process.
 NUM_KEPT = 64
+MAX_MAPPINGS = 20_000
+MAPPINGS = Path("/proc/self/maps")
 
 
 class Job(NamedTuple):
@@ -180,9 +184,21 @@ class ChunkRunner:
             self.programs[key] = compile_chunk(function, cases, size, self.devices, shared)
             spent = time.perf_counter() - start
         self.programs.move_to_end(key)
-        while len(self.programs) > max(NUM_KEPT, 1 + len(self.study.estimators)):
-            self.programs.popitem(last=False)
+        if spent > 0.0:
+            self.forget()
         return self.programs[key], spent
+
+    def forget(self) -> None:
+        """Let go of the programs that were not used for longest, if there are many or if they have
+        taken many memory mappings, of which Linux allows a process 65,530: the compiler crashes
+        without one."""
+        needed, most = 1 + len(self.study.estimators), NUM_KEPT
+        if num_mappings() > MAX_MAPPINGS:
+            most = len(self.programs) // 2
+        while len(self.programs) > max(most, needed):
+            self.programs.popitem(last=False)
+        if most < NUM_KEPT:
+            gc.collect()
 
     def check_memory(self, program: Program, cell: Cell, what: str) -> None:
         """Raise `ValueError` for a program that needs more than the budget."""
@@ -193,6 +209,11 @@ class ChunkRunner:
                 f"{self.memory_budget:,}. Raise memory_budget, or use a smaller batch_size with "
                 "another store: it decides on rounding, so it is never changed for you."
             )
+
+
+def num_mappings() -> int:
+    """Memory mappings of this process; 0 where the system does not say."""
+    return len(MAPPINGS.read_bytes().splitlines()) if MAPPINGS.exists() else 0
 
 
 def split(module: Any) -> Split:
