@@ -129,7 +129,7 @@ def test_flows_are_sums_over_blocks_of_unequal_length(kind):
 
 def test_paths_have_the_law_of_the_parameters():
     """Second moments over many paths of one set of parameters, within five standard errors."""
-    world = FactorWorld(6, 4, 2, 2)
+    world = FactorWorld(7, 4, 2, 2)
     parameters, _ = world.draw_parameters(key=KEY)
     keys = jax.random.split(KEY, 20_000)
     panels, factors = jax.jit(
