@@ -123,11 +123,12 @@ def pairwise(table: pd.DataFrame, setting: str, name: str) -> str:
     """Changes between neighbouring values of a setting."""
     values = sorted(table[setting].unique())
     steps = itertools.pairwise(values)
-    texts = [
-        contrast(table, METRIC, "CFM", setting, low, high).text(f"{name} {low} to {high}: it")
+    found = {
+        f"{name} {low} to {high}: it": contrast(table, METRIC, "CFM", setting, low, high)
         for low, high in steps
-    ]
-    return " ".join(texts) or f"{name}: one value only."
+    }
+    texts = [change.text(what) for what, change in found.items() if change.num_pairs]
+    return " ".join(texts) or f"{name}: no cells that differ in nothing else."
 
 
 def sizes(table: pd.DataFrame) -> str:
