@@ -1,5 +1,6 @@
 """jaxfc: differentiable forecasts of panels of financial and macroeconomic time series, in JAX."""
 
+from jaxfc.compose import FactorARX, SizeSelection, Trajectories
 from jaxfc.factors import (
     EM,
     PCA,
@@ -48,6 +49,7 @@ from jaxfc.factors import (
 from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
 from jaxfc.frames import read_table
 from jaxfc.fredmd import read_fredmd
+from jaxfc.impact import impact
 from jaxfc.inversion import invert
 from jaxfc.model import Fitted, Model
 from jaxfc.panel import Panel
@@ -93,6 +95,7 @@ __all__ = [
     "ClosedForm",
     "Difference",
     "DynamicFactorModel",
+    "FactorARX",
     "FactorForecast",
     "FactorWorld",
     "Fitted",
@@ -118,6 +121,7 @@ __all__ = [
     "Restrictions",
     "Rolling",
     "SampleForecast",
+    "SizeSelection",
     "Standardise",
     "StateForecast",
     "StateSpace",
@@ -126,6 +130,7 @@ __all__ = [
     "StudyResult",
     "TimeVarying",
     "Track",
+    "Trajectories",
     "TwoStepEM",
     "VintageStore",
     "VolatilePeriods",
@@ -140,6 +145,7 @@ __all__ = [
     "hessian_draws",
     "historical_decomposition",
     "identify",
+    "impact",
     "impulse_responses",
     "invert",
     "load",

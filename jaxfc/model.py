@@ -32,6 +32,30 @@ class Fitted(eqx.Module):
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         """One path of the model of `num_steps` rows from its unconditional law, in data units."""
 
+    @abc.abstractmethod
+    def given(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+    ) -> "Fitted":
+        """The same parameters on other data: `forecast` then starts from the last row of these.
+
+        What a later origin does until the next estimation. Pure; the derivative of a forecast with
+        respect to `values` is that of an unchanged model.
+
+        **Raises:** `ValueError` if the method ties its state to the data that were fitted.
+        """
+
+    def forecast_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Which series of a panel with these `names` the forecast is of: all, if not overridden."""
+        return names
+
+    def details(self) -> dict[str, Array]:
+        """Numbers by name that a backtest keeps of every estimation, e.g. chosen sizes."""
+        return {}
+
 
 class Model(eqx.Module):
     """What is estimated and how: a frozen configuration, no data, no random state."""
@@ -53,6 +77,10 @@ class Model(eqx.Module):
 
         **Returns:** the fitted model with its own `result` code; never raises on values.
         """
+
+    def forecast_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Which series of a panel with these `names` the forecast is of: all, if not overridden."""
+        return names
 
     def resolved(self, panel: "Panel") -> "Model":
         """The model with what only a panel can tell, e.g. positions for names (host side)."""

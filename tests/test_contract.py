@@ -94,6 +94,21 @@ def test_draws_have_the_forecast_moments(case):
     np.testing.assert_allclose(draws.std(0), forecast.std, rtol=5 / np.sqrt(2 * len(draws)))
 
 
+def test_given_the_same_data_nothing_changes(case, panel):
+    _, fitted = case
+    again = fitted.given(*panel.arrays())
+    np.testing.assert_allclose(again.forecast(2).mean, fitted.forecast(2).mean, atol=1e-9)
+    np.testing.assert_allclose(again.forecast(2).std, fitted.forecast(2).std, atol=1e-9)
+
+
+def test_impact_adds_up_and_sees_only_what_was_observed(case, panel):
+    _, fitted = case
+    found = jaxfc.impact(fitted, panel, 2, target="X")
+    np.testing.assert_allclose(found.remainder, 0.0, atol=1e-10)
+    np.testing.assert_allclose(found.forecast, fitted.forecast(2).mean[:, 1], atol=1e-9)
+    assert np.all(np.asarray(found.cells)[:, ~panel.observed] == 0.0)
+
+
 def test_longer_horizons_extend_shorter_ones(case):
     _, fitted = case
     short, long = fitted.forecast(2), fitted.forecast(HORIZON)

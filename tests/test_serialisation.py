@@ -238,6 +238,9 @@ class Odd(Fitted):
     def simulate(self, num_steps, *, key):
         raise NotImplementedError
 
+    def given(self, values, observed, *, aggregation=None):
+        raise NotImplementedError
+
 
 @pytest.mark.parametrize("thing", [len, jax.random.key(0), {1, 2}, np.asarray([None])])
 def test_what_has_no_safe_form_is_refused_and_named(thing):

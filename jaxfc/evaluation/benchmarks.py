@@ -7,6 +7,7 @@ All are one first-order autoregression of every series by itself,
 with c and phi known or estimated by least squares, and s^2 the mean squared one-step error.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 import equinox as eqx
@@ -75,29 +76,21 @@ class FirstOrder(Model):
         intercept, slope = self.coefficients(pairs, before, after)
         errors = pairs * (after - intercept - slope * before)
         variance = jnp.sum(errors**2, axis=0) / count
-
-        def carry_on(state, row):
-            value, seen = row
-            mean, var = state
-            mean = jnp.where(seen, value, intercept + slope * mean)
-            var = jnp.where(seen, 0.0, slope**2 * var + variance)
-            return (mean, var), None
-
-        # Before the first observation: the mean of the pairs and the variance of one step.
-        first = (jnp.sum(after, axis=0) / count, variance)
-        (last_mean, last_var), _ = jax.lax.scan(carry_on, first, (values, observed))
+        mean = jnp.sum(after, axis=0) / count
+        unknown = jnp.zeros_like(mean)
         loglik = -0.5 * jnp.sum(count * (jnp.log(2 * jnp.pi * variance) + 1.0))
         okay = jnp.isfinite(loglik)
         return FittedFirstOrder(
             intercept=intercept,
             slope=slope,
             variance=variance,
-            last_mean=last_mean,
-            last_var=last_var,
+            mean=mean,
+            last_mean=unknown,
+            last_var=unknown,
             loglik=loglik,
             num_steps=jnp.asarray(0),
             result=select(okay, SUCCESSFUL, RESULTS.diverged),
-        )
+        ).given(values, observed)
 
     def coefficients(
         self, pairs: Array, before: Array, after: Array
@@ -116,11 +109,13 @@ class FirstOrder(Model):
 
 
 class FittedFirstOrder(Fitted):
-    """Coefficients by series; `last_mean`, `last_var` the law of the last row given the data."""
+    """Coefficients by series; `mean` of the fitted targets; `last_mean`, `last_var` the law of the
+    last row given the data."""
 
     intercept: Float[Array, " series"]
     slope: Float[Array, " series"]
     variance: Float[Array, " series"]
+    mean: Float[Array, " series"]
     last_mean: Float[Array, " series"]
     last_var: Float[Array, " series"]
     loglik: Float[Array, ""]  # pyright: ignore
@@ -143,6 +138,26 @@ class FittedFirstOrder(Fitted):
         own = own + jnp.einsum("hi,ki->ihk", first, first) * self.last_var[:, None, None]
         unit = jnp.eye(self.slope.size, dtype=own.dtype)
         return GaussianForecast(mean, jnp.einsum("ihk,ij->hikj", own, unit))
+
+    def given(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+    ) -> "FittedFirstOrder":
+        def carry_on(state, row):
+            value, seen = row
+            mean, var = state
+            mean = jnp.where(seen, value, self.intercept + self.slope * mean)
+            var = jnp.where(seen, 0.0, self.slope**2 * var + self.variance)
+            return (mean, var), None
+
+        # Before the first observation: the mean of the targets and the variance of one step.
+        values = jnp.where(observed, values, 0.0)
+        first = (self.mean, self.variance)
+        (last_mean, last_var), _ = jax.lax.scan(carry_on, first, (values, observed))
+        return dataclasses.replace(self, last_mean=last_mean, last_var=last_var)
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         noise = jax.random.normal(key, (num_steps, self.slope.size), self.variance.dtype)

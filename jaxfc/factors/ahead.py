@@ -1,13 +1,15 @@
 """The panel ahead in time, given the law of the last factors: forecasts of factors and of
 series."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.coupled import centred_values
 from jaxfc.factors.dynamics import impulse_maps
 from jaxfc.factors.em import PanelData
+from jaxfc.factors.errors import gap_error
 from jaxfc.factors.methods import EM, Candidate
 from jaxfc.forecast import FactorForecast, Forecast
 from jaxfc.state_forecast import StateForecast
@@ -170,3 +172,19 @@ def last_observations(
     position = jnp.max(jnp.where(observed > 0, jnp.arange(num_times)[:, None], -1), axis=0)
     value = jnp.take_along_axis(centred, jnp.maximum(position, 0)[None], axis=0)[0]
     return value, jnp.where(position >= 0, num_times - 1 - position, num_times)
+
+
+def memory_fields(parameters: FactorParameters, data: PanelData) -> dict[str, Any]:
+    """What periods that the panel couples add to a fit."""
+    ar, coupling = parameters.idiosyncratic_ar, data.coupling
+    if ar is None or coupling is None:
+        return {"coupling": coupling}
+    seen = data.observed * coupling.stocks
+    centred = centred_values(data.values, data.observed, parameters.intercept, coupling)
+    value, gap = last_observations(centred, seen)
+    return {
+        "coupling": coupling,
+        "last_known": value,
+        "last_gap": gap,
+        "gap_error": gap_error(ar, seen, coupling.longest),
+    }

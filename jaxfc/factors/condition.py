@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.factors.ahead import memory_fields
+from jaxfc.factors.coupled import make_coupling
 from jaxfc.factors.em import PanelData, completed_data
 from jaxfc.factors.methods import EM, PCA, Candidate
-from jaxfc.factors.model import FittedFactorModel, memory_fields
+from jaxfc.factors.model import FittedFactorModel
+from jaxfc.typing import Array, Bool, Float
+from jaxfc_kernels.aggregation import AggregationRows
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
@@ -67,3 +71,27 @@ def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:
         loglik=expectation.loglik - log_scale,
         **memory_fields(fitted.parameters, data),
     )
+
+
+def given(
+    fitted: FittedFactorModel,
+    values: Float[Array, "time series"],
+    observed: Bool[Array, "time series"],
+    aggregation: AggregationRows | None,
+) -> FittedFactorModel:
+    """`FittedFactorModel.given`: one E-step on another panel."""
+    model = fitted.model
+    if model.method.rebuilds_panel:
+        raise ValueError(
+            f"{type(model.method).__name__} conditions its factors on the panel that it rebuilds "
+            "while it estimates; fit again, or use method=EM(), which reads other data as they are."
+        )
+    if model.weighting is not None:
+        raise ValueError(
+            f"the weights of {type(model.weighting).__name__} belong to the rows that were fitted "
+            "and say nothing of other data; fit again, or use no weighting."
+        )
+    mask = observed.astype(values.dtype)
+    coupling = make_coupling(model.errors, model.flows, mask, aggregation)
+    standardised = fitted.scaling.standardise(values, mask, aggregation)
+    return condition(fitted, PanelData(standardised, mask, coupling=coupling))

@@ -1,7 +1,7 @@
 """What each series, and each cell, adds to a forecast: the forecast is affine in the data."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -13,59 +13,11 @@ from jaxfc.factors.condition import check_fitted_panel, condition, fitted_data
 from jaxfc.factors.coupled import centred_values
 from jaxfc.factors.em import PanelData
 from jaxfc.factors.model import FittedFactorModel
+from jaxfc.impact import Contributions
 from jaxfc.typing import Array, Float
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from jaxfc.panel import Panel
-
-
-class Contributions(eqx.Module):
-    """forecast[h] = base[h] + sum_{t, i} cells[h, t, i], in the units of the target.
-
-    `base` is the forecast if every cell had shown its mean. `cells` are exactly zero where nothing
-    was observed.
-    """
-
-    base: Float[Array, " horizon"]
-    cells: Float[Array, "horizon time series"]
-    forecast: Float[Array, " horizon"]
-
-    @property
-    def by_series(self) -> Float[Array, "horizon series"]:
-        """Sums over time."""
-        return jnp.sum(self.cells, axis=1)
-
-    def to_frame(
-        self, names: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
-    ) -> "pd.DataFrame":
-        """One row for each step ahead: the base, each series (or group of series), the forecast.
-
-        `groups` says which series make up a group, e.g. `{"prices": ["CPI", "PPI"]}`.
-
-        **Raises:** `ValueError` if the number of names differs from that of the series, or if the
-        groups do not hold every series exactly once (the parts would not add up).
-        """
-        import pandas as pd
-
-        parts = np.asarray(self.by_series)
-        names = list(names)
-        if len(names) != parts.shape[1]:
-            raise ValueError(f"{len(names)} names for {parts.shape[1]} series.")
-        index = pd.RangeIndex(1, len(parts) + 1, name="horizon")
-        frame = pd.DataFrame(parts, index, names)
-        if groups is not None:
-            members = [name for group in groups.values() for name in group]
-            if sorted(members) != sorted(names):
-                odd = sorted({n for n in {*members, *names} if members.count(n) != names.count(n)})
-                raise ValueError(
-                    f"the groups must hold every series exactly once; check {', '.join(odd)}."
-                )
-            frame = pd.DataFrame({g: frame[list(of)].sum(axis=1) for g, of in groups.items()})
-        frame.insert(0, "base", np.asarray(self.base))
-        frame["forecast"] = np.asarray(self.forecast)
-        return frame
 
 
 def contributions(

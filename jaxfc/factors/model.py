@@ -1,7 +1,7 @@
 """The approximate dynamic factor model: configuration, estimation, and the fitted model."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 from jaxfc.factors.ahead import (
     factor_forecast,
     forecast_with_memory,
-    last_observations,
+    memory_fields,
     series_forecast,
 )
 from jaxfc.factors.blocks import NamedRestrictions
@@ -24,10 +24,10 @@ from jaxfc.factors.checks import (
     has_priors,
 )
 from jaxfc.factors.components import FactorParameters
-from jaxfc.factors.coupled import Coupling, FlowPlan, centred_values, make_coupling, plan_flows
+from jaxfc.factors.coupled import Coupling, FlowPlan, make_coupling, plan_flows
 from jaxfc.factors.dynamics import simulate_panel
 from jaxfc.factors.em import PanelData
-from jaxfc.factors.errors import AutoregressiveErrors, Errors, IndependentErrors, gap_error
+from jaxfc.factors.errors import AutoregressiveErrors, Errors, IndependentErrors
 from jaxfc.factors.fitted_space import data_space
 from jaxfc.factors.identify import principal_rotation, rotate_parameters, rotate_posterior
 from jaxfc.factors.methods import EM, Estimate, Method
@@ -229,22 +229,6 @@ def finish(
     )
 
 
-def memory_fields(parameters: FactorParameters, data: PanelData) -> dict[str, Any]:
-    """What periods that the panel couples add to a fit."""
-    ar, coupling = parameters.idiosyncratic_ar, data.coupling
-    if ar is None or coupling is None:
-        return {"coupling": coupling}
-    seen = data.observed * coupling.stocks
-    centred = centred_values(data.values, data.observed, parameters.intercept, coupling)
-    value, gap = last_observations(centred, seen)
-    return {
-        "coupling": coupling,
-        "last_known": value,
-        "last_gap": gap,
-        "gap_error": gap_error(ar, seen, coupling.longest),
-    }
-
-
 class FittedFactorModel(Fitted):
     """An estimated factor model. Parameters are in standardised units, forecasts in data units.
 
@@ -301,6 +285,17 @@ class FittedFactorModel(Fitted):
         standardised = ahead(self, horizon)
         centre = jnp.broadcast_to(self.scaling.centre, standardised.mean.shape)
         return standardised.affine(self.scaling.scale, centre)
+
+    def given(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+    ) -> "FittedFactorModel":
+        from jaxfc.factors.condition import given
+
+        return given(self, values, observed, aggregation)
 
     def state_space(self) -> StateSpace:
         """The estimated model in companion form, in data units, started from its stationary law.

@@ -9,7 +9,7 @@ import jax
 
 from jaxfc.datasets import demo_panel
 from jaxfc.factors import DynamicFactorModel, FittedFactorModel, TwoStepEM
-from jaxfc.factors.contributions import Contributions, contributions
+from jaxfc.factors.contributions import contributions
 from jaxfc.factors.nowcasts import nowcast
 from jaxfc.factors.reconstruct import Nowcast
 from jaxfc.factors.select import Selection, select_model

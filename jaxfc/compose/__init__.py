@@ -1,0 +1,25 @@
+"""Models made of several families."""
+
+from jaxfc.compose.decomposition import DecomposedForecast
+from jaxfc.compose.regression import Sizes
+from jaxfc.compose.residuals import (
+    EmpiricalResiduals,
+    NormalResiduals,
+    Residuals,
+    VolatilityScaled,
+)
+from jaxfc.compose.returns import FactorARX, FittedFactorARX, SizeSelection
+from jaxfc.compose.trajectories import Trajectories
+
+__all__ = [
+    "DecomposedForecast",
+    "EmpiricalResiduals",
+    "FactorARX",
+    "FittedFactorARX",
+    "NormalResiduals",
+    "Residuals",
+    "SizeSelection",
+    "Sizes",
+    "Trajectories",
+    "VolatilityScaled",
+]

@@ -1,0 +1,90 @@
+"""Laws of the residuals that trajectories add: normal, empirical, scaled by recent volatility."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxfc.compose.regression import Regression
+from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
+
+
+class Residuals(eqx.Module):
+    """What e_{T+1}, ..., e_{T+h} are drawn from, given one regression."""
+
+    @abc.abstractmethod
+    def draw(
+        self,
+        regression: Regression,
+        weights: Float[Array, " time"],
+        horizon: int,
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, " horizon"]:
+        """One path of future residuals; `weights` are one in the rows of the regression."""
+
+
+class NormalResiduals(Residuals):
+    """e ~ N(0, v) with the regression's variance v (the source's)."""
+
+    def draw(self, regression, weights, horizon, *, key):
+        noise = jax.random.normal(key, (horizon,), regression.residuals.dtype)
+        return jnp.sqrt(regression.variance) * noise
+
+
+class EmpiricalResiduals(Residuals):
+    """e drawn with replacement from the residuals, rescaled to the regression's variance v: keeps
+    skewness and fat tails."""
+
+    def draw(self, regression, weights, horizon, *, key):
+        return draw_rows(regression.residuals, weights, regression.variance, horizon, key=key)
+
+
+class VolatilityScaled(Residuals):
+    """e = s_{T+1} u with an exponentially weighted volatility of the residuals,
+
+        s_t^2 = sum_{j>=1} d^{j-1} e_{t-j}^2 / sum_{j>=1} d^{j-1},  d = `decay` (RiskMetrics: 0.94)
+
+    over the rows of the regression, held constant over the horizon. u is standard normal, or, with
+    `empirical`, drawn from e_t / s_t, rescaled to variance one: the band widens in a crisis.
+    """
+
+    decay: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.94)
+    empirical: bool = eqx.field(static=True, default=False)
+
+    def draw(self, regression, weights, horizon, *, key):
+        squares, decay = regression.residuals**2, self.decay.astype(weights.dtype)
+
+        def advance(state, row):
+            total, mass = state
+            square, weight = row
+            known = total / jnp.maximum(mass, jnp.finfo(weights.dtype).tiny)
+            kept = jnp.where(weight > 0, decay, 1.0)
+            return (kept * total + square, kept * mass + weight), known
+
+        start = (jnp.zeros_like(squares[0]), jnp.zeros_like(squares[0]))
+        (total, mass), known = jax.lax.scan(advance, start, (squares, weights))
+        variance = total / mass
+        if not self.empirical:
+            noise = jax.random.normal(key, (horizon,), weights.dtype)
+            return jnp.sqrt(variance) * noise
+        # The first rows have next to no volatility before them.
+        settled = weights * (jnp.cumsum(weights) > 20)
+        scaled = regression.residuals / jnp.sqrt(jnp.where(known > 0, known, 1.0))
+        return draw_rows(settled * scaled, settled, variance, horizon, key=key)
+
+
+def draw_rows(
+    residuals: Float[Array, " time"],
+    weights: Float[Array, " time"],
+    variance: Float[Array, ""],
+    horizon: int,
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, " horizon"]:
+    """Rows of weight one with replacement, rescaled to mean square `variance`."""
+    mean_square = jnp.sum(residuals**2) / jnp.sum(weights)
+    scale = jnp.sqrt(variance / mean_square)
+    rows = jax.random.categorical(key, jnp.log(weights), shape=(horizon,))
+    return scale * residuals[rows]

@@ -1,0 +1,321 @@
+"""Returns explained by their own lags and by lags of the factors of a panel: the ARX model."""
+
+import dataclasses
+from typing import TYPE_CHECKING, cast
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfc.compose.arx_forecast import decomposed_forecast, simulate_returns
+from jaxfc.compose.decomposition import DecomposedForecast
+from jaxfc.compose.lag_selection import choose_lags, expected_moments
+from jaxfc.compose.regression import (
+    Sizes,
+    active_columns,
+    row_weights,
+    solve_normal_equations,
+)
+from jaxfc.compose.trajectories import Trajectories
+from jaxfc.factors import DynamicFactorModel, FittedFactorModel
+from jaxfc.factors.candidate import Candidate
+from jaxfc.factors.condition import fitted_data
+from jaxfc.factors.methods import PCA
+from jaxfc.factors.paths import path_moments
+from jaxfc.factors.select import check_selection, select_sizes
+from jaxfc.factors.selection import SelectionRule
+from jaxfc.model import Fitted, Model
+from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
+from jaxfc_kernels.aggregation import AggregationRows
+
+if TYPE_CHECKING:
+    from jaxfc.panel import Panel
+
+
+class SizeSelection(eqx.Module):
+    """The sizes of a `FactorARX` are the largest ones, and each estimation chooses its own.
+
+    `factors` chooses the numbers of factors and of their lags (None: as the factor model says);
+    then own lags and factor lags by the AIC that is adjusted for the factors' uncertainty, from
+    `min_own_lags` and `min_factor_lags` on.
+    """
+
+    factors: SelectionRule | None = eqx.field(default_factory=SelectionRule)
+    min_own_lags: int = eqx.field(static=True, default=0, kw_only=True)
+    min_factor_lags: int = eqx.field(static=True, default=1, kw_only=True)
+
+
+class FactorARX(Model):
+    """A return on its own lags and on lags of the factors of the other series.
+
+        r_t = alpha + sum_{i=1..q} beta_i r_{t-i} + sum_{i=1..s} gamma_i' f_{t-i} + e_t
+
+    with q = `num_own_lags`, s = `num_factor_lags` and f the factors of `factors`, a dynamic factor
+    model of the panel without `target` (with it, if `target_in_panel`); `factors=None`: an
+    autoregression. Forecasts are draws by `intervals` and come in parts (`DecomposedForecast`), of
+    the target alone, in its units.
+
+    **Raises** (from `fit`): `ValueError` for an unknown target, one of another frequency, one whose
+    last values are missing, too few rows, and whatever the factor model refuses.
+
+    Source: Defend et al. (2021), equations 21 to 23.
+    """
+
+    target: str | int = eqx.field(static=True)
+    factors: DynamicFactorModel | None
+    num_own_lags: int = eqx.field(static=True, default=1)
+    num_factor_lags: int = eqx.field(static=True, default=1)
+    selection: SizeSelection | None = eqx.field(default=None, kw_only=True)
+    intervals: Trajectories = eqx.field(default_factory=Trajectories, kw_only=True)
+    target_in_panel: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __check_init__(self):
+        if self.num_own_lags < 0 or self.num_factor_lags < 0:
+            raise ValueError(
+                "num_own_lags and num_factor_lags must be at least 0, got "
+                f"{self.num_own_lags} and {self.num_factor_lags}."
+            )
+        if (self.factors is None) != (self.num_factor_lags == 0):
+            raise ValueError(
+                "factors=None and num_factor_lags=0 go together: an autoregression has neither."
+            )
+        if self.factors is None:
+            if self.selection is not None and self.selection.min_factor_lags > 0:
+                raise ValueError("an autoregression needs SizeSelection(min_factor_lags=0).")
+            return
+        if isinstance(self.factors.method, PCA):
+            raise ValueError(
+                "the factors of PCA() have no law given the panel to draw from; use EM() or PPCA()."
+            )
+        if self.num_factor_lags > max(self.factors.num_lags, 1):
+            raise ValueError(
+                f"num_factor_lags={self.num_factor_lags} exceeds the {self.factors.num_lags} lags "
+                "of the factors' VAR: more lags of the factors are not identified."
+            )
+
+    @property
+    def max_factors(self) -> int:
+        """The largest number of factors."""
+        return 0 if self.factors is None else self.factors.num_factors
+
+    def position(self, names: tuple[str, ...]) -> int:
+        """Column of the target."""
+        if isinstance(self.target, int):
+            return self.target
+        if self.target not in names:
+            raise ValueError(f"there is no series {self.target!r} in the panel to forecast.")
+        return names.index(self.target)
+
+    def forecast_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return (names[self.position(names)],)
+
+    def factor_names(self, names: tuple[str, ...]) -> list[str]:
+        """The series that the factors are of."""
+        place = self.position(names)
+        return [n for i, n in enumerate(names) if i != place or self.target_in_panel]
+
+    def resolved(self, panel: "Panel") -> "FactorARX":
+        place, factors = self.position(panel.names), self.factors
+        if factors is not None:
+            factors = factors.resolved(panel.select(self.factor_names(panel.names)))
+        return dataclasses.replace(self, target=place, factors=factors)
+
+    def check(self, panel: "Panel") -> None:
+        place = self.position(panel.names)
+        name, seen = panel.names[place], panel.observed[:, place]
+        if panel.frequencies[place] != panel.frequency:
+            raise ValueError(
+                f"series {name!r} ({panel.frequencies[place]}) is not at the panel's frequency "
+                f"({panel.frequency}); an autoregression needs a value in every row."
+            )
+        missing = np.flatnonzero(~seen[len(seen) - self.num_own_lags :])
+        if len(missing):
+            dates = panel.index[len(seen) - self.num_own_lags + missing]
+            raise ValueError(
+                f"series {name!r} has no value on {', '.join(f'{d:%Y-%m-%d}' for d in dates)}; its "
+                f"last {self.num_own_lags} rows are where forecasts start: end the window there."
+            )
+        longest = max(self.num_own_lags, self.num_factor_lags)
+        usable = seen[longest:].copy()
+        for lag in range(1, self.num_own_lags + 1):
+            usable &= seen[longest - lag : len(seen) - lag]
+        needed = 1 + self.num_own_lags + self.num_factor_lags * self.max_factors
+        if usable.sum() <= needed + 1:
+            raise ValueError(
+                f"series {name!r} has {usable.sum()} usable rows in {panel.index[0]:%Y-%m-%d}.."
+                f"{panel.index[-1]:%Y-%m-%d} for {needed} coefficients; lengthen the window or "
+                "lower the numbers of lags and factors."
+            )
+        if self.factors is not None:
+            check_arx_selection(self, len(self.factor_names(panel.names)))
+            self.factors.check(panel.select(self.factor_names(panel.names)))
+
+    def estimate(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> "FittedFactorARX":
+        data = self.split(values, observed, aggregation)
+        scale = jnp.sqrt(jnp.sum(data.returns**2) / jnp.sum(data.seen))
+        sizes, factors = self.fit_factors(data)
+        returns = data.returns / scale
+        if factors is None:
+            means = jnp.zeros((returns.size, 0), returns.dtype)
+            lag_covs = jnp.zeros((1, returns.size, 0, 0), returns.dtype)
+        else:
+            moments = path_moments(factors, fitted_data(factors))
+            means, lag_covs = moments.means, moments.lag_covs
+        numbers = self.num_own_lags, self.num_factor_lags
+        if self.selection is not None:
+            least = self.selection.min_own_lags, self.selection.min_factor_lags
+            choice = choose_lags(returns, data.seen, means, lag_covs, sizes, *numbers, *least)
+            sizes = eqx.tree_at(
+                lambda s: (s.num_own_lags, s.num_factor_lags),
+                sizes,
+                (choice.num_own_lags, choice.num_factor_lags),
+            )
+        active = active_columns(sizes, self.max_factors, *numbers)
+        weights = row_weights(
+            data.seen, sizes.num_own_lags, sizes.num_factor_lags, self.num_own_lags
+        )
+        expected = expected_moments(returns, weights, means, lag_covs, *numbers)
+        coefficients, _ = solve_normal_equations(expected.gram, expected.cross, active)
+        variance = (expected.square - coefficients @ expected.cross) / expected.count
+        loglik = -0.5 * expected.count * (jnp.log(2.0 * jnp.pi * variance * scale**2) + 1.0)
+        result = SUCCESSFUL if factors is None else factors.result
+        result = select(jnp.isfinite(loglik), result, cast(RESULTS, RESULTS.diverged))
+        return FittedFactorARX(
+            model=self,
+            factors=factors,
+            data=data,
+            now=None,
+            sizes=sizes,
+            scale=scale,
+            loglik=loglik,
+            num_steps=jnp.asarray(0) if factors is None else factors.num_steps,
+            result=result,
+        )
+
+    def split(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        aggregation: AggregationRows | None,
+    ) -> "ReturnData":
+        """The target apart from the series that the factors are of."""
+        if not isinstance(self.target, int):
+            raise ValueError(
+                f"target={self.target!r} is a name, which only a panel can place; use fit, or "
+                "model.resolved(panel).estimate(...)."
+            )
+        columns = np.asarray(
+            [i for i in range(values.shape[1]) if i != self.target or self.target_in_panel]
+        )
+        if aggregation is not None:
+            aggregation = aggregation._replace(group=aggregation.group[columns])
+        seen = observed[:, self.target]
+        returns = jnp.where(seen, values[:, self.target], 0.0)
+        return ReturnData(returns, seen, values[:, columns], observed[:, columns], aggregation)
+
+    def fit_factors(self, data: "ReturnData") -> tuple[Sizes, FittedFactorModel | None]:
+        """The factor model of the panel, of the sizes that the selection says."""
+        model = self.factors
+        numbers = jnp.asarray(self.num_own_lags), jnp.asarray(self.num_factor_lags)
+        if model is None:
+            return Sizes(jnp.asarray(0), jnp.asarray(0), *numbers), None
+        largest = model.num_factors, model.num_lags
+        if self.selection is None or self.selection.factors is None:
+            fitted = model.estimate(data.values, data.observed, aggregation=data.aggregation)
+            return Sizes(jnp.asarray(largest[0]), jnp.asarray(largest[1]), *numbers), fitted
+        chosen = select_sizes(
+            model,
+            data.values,
+            data.observed,
+            *largest,
+            rule=self.selection.factors,
+            aggregation=data.aggregation,
+        )
+        num_factors, num_lags = chosen.num_factors, chosen.num_lags
+        failed = (num_factors < 1) | (num_lags < 0)
+        num_factors, num_lags = jnp.maximum(num_factors, 1), jnp.maximum(num_lags, 0)
+        candidate = Candidate(
+            factors=jnp.arange(largest[0]) < num_factors,
+            lags=jnp.arange(largest[1]) < num_lags if largest[1] else None,
+        )
+        fitted = model.estimate_from(
+            data.values, data.observed, aggregation=data.aggregation, candidate=candidate
+        )
+        result = select(failed, cast(RESULTS, RESULTS.diverged), fitted.result)
+        return Sizes(num_factors, num_lags, *numbers), dataclasses.replace(fitted, result=result)
+
+
+class ReturnData(eqx.Module):
+    """Returns (zero where not `seen`), and the panel that the factors are of."""
+
+    returns: Float[Array, " time"]
+    seen: Bool[Array, " time"]
+    values: Float[Array, "time series"]
+    observed: Bool[Array, "time series"]
+    aggregation: AggregationRows | None
+
+
+class FittedFactorARX(Fitted):
+    """An estimated ARX model.
+
+    `factors` is the fitted factor model; `data` what was fitted, on which each trajectory estimates
+    its coefficients; `now` the data that forecasts start from where they differ (`given`); `scale`
+    the root mean square of the returns, in whose units the regression runs. `loglik` is that of the
+    regression on the factors' expected moments.
+    """
+
+    model: FactorARX
+    factors: FittedFactorModel | None
+    data: ReturnData
+    now: "tuple[ReturnData, FittedFactorModel | None] | None"
+    sizes: Sizes
+    scale: Float[Array, ""]
+    loglik: Float[Array, ""]  # pyright: ignore
+    num_steps: Int[Array, ""]  # pyright: ignore
+    result: RESULTS  # pyright: ignore
+
+    def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> DecomposedForecast:
+        if key is None:
+            raise ValueError("the forecast of an ARX model is drawn; pass key=jax.random.key(...).")
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        return decomposed_forecast(self, horizon, key=key)
+
+    def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time target"]:
+        return simulate_returns(self, num_steps, key=key)
+
+    def given(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+    ) -> "FittedFactorARX":
+        now = self.model.split(values, observed, aggregation)
+        factors = None
+        if self.factors is not None:
+            factors = self.factors.given(now.values, now.observed, aggregation=now.aggregation)
+        return dataclasses.replace(self, now=(now, factors))
+
+    def forecast_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return self.model.forecast_names(names)
+
+    def details(self) -> dict[str, Array]:
+        sizes = self.sizes
+        return {name: getattr(sizes, name) for name in Sizes.__dataclass_fields__}
+
+
+def check_arx_selection(model: FactorARX, num_series: int) -> None:
+    """Raise `ValueError` for a selection of the factors' numbers that is not defined."""
+    if model.selection is None or model.selection.factors is None or model.factors is None:
+        return
+    rule, factors = model.selection.factors, model.factors
+    check_selection(factors, rule, factors.num_factors, factors.num_lags, num_series)
