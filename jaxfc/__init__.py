@@ -57,6 +57,7 @@ from jaxfc.panel_padding import pad_panel, pad_panels
 from jaxfc.release_calendar import ReleaseCalendar
 from jaxfc.results import RESULTS
 from jaxfc.running import (
+    Expanding,
     Local,
     Ray,
     Rolling,
@@ -64,6 +65,7 @@ from jaxfc.running import (
     StudyResult,
     Track,
     backtest,
+    load_backtest,
     product_grid,
     read_study,
     replicate,
@@ -95,6 +97,7 @@ __all__ = [
     "ClosedForm",
     "Difference",
     "DynamicFactorModel",
+    "Expanding",
     "FactorARX",
     "FactorForecast",
     "FactorWorld",
@@ -149,6 +152,7 @@ __all__ = [
     "impulse_responses",
     "invert",
     "load",
+    "load_backtest",
     "news",
     "news_batch",
     "nowcast",

@@ -5,9 +5,9 @@ origins paths levels bottom``. Time is the first axis of data; ``origins``, ``pa
 lead it.
 """
 
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt
 
-__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "PyTree", "as_scalar"]
+__all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "PyTree", "UInt", "as_scalar"]
 
 
 def as_scalar(value: float | Array) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ from jaxfc.panel import Panel
 from jaxfc.report import plots, tables
 from jaxfc.report.evaluate import MODEL, evaluate, one_step, score_rows, usable_series, verdicts
 from jaxfc.report.html import Picture, Section, Table, png, write_report
-from jaxfc.running.backtest import Rolling
+from jaxfc.running.origins import Rolling
 
 NUM_WEEKS = 60
 METHOD = TwoStepEM(restart=False, conditional_cov=True, max_steps=6, inner=EM(max_steps=3))

@@ -16,7 +16,7 @@ from jaxfc.factors.select import Selection, select_model
 from jaxfc.forecast import Forecast
 from jaxfc.panel import Panel
 from jaxfc.report.evaluate import Evaluation, evaluate
-from jaxfc.running.backtest import Rolling
+from jaxfc.running.origins import Rolling
 
 TARGETS = ("SP500", "NASDAQ", "WTI")
 

@@ -10,7 +10,9 @@ from jaxfc.evaluation import scores
 from jaxfc.evaluation.benchmarks import benchmark_models
 from jaxfc.model import Model
 from jaxfc.panel import Panel
-from jaxfc.running.backtest import Backtest, Rolling, backtest
+from jaxfc.running.backtest import backtest
+from jaxfc.running.backtest_result import Backtest
+from jaxfc.running.origins import Rolling
 
 BAND_90 = 1.6448536269514722
 MODEL = "factor model"

@@ -1,8 +1,10 @@
 """Running models many times in one compiled program: any function over cases, rolling backtests,
 real-time trackers, Monte Carlo studies."""
 
-from jaxfc.running.backtest import Backtest, Rolling, backtest
+from jaxfc.running.backtest import backtest
+from jaxfc.running.backtest_result import Backtest, load_backtest
 from jaxfc.running.cluster import Ray
+from jaxfc.running.origins import Expanding, Rolling
 from jaxfc.running.replicate import replicate
 from jaxfc.running.study import Study
 from jaxfc.running.study_cells import Estimator, product_grid
@@ -14,6 +16,7 @@ from jaxfc.running.tracker import Track, track
 __all__ = [
     "Backtest",
     "Estimator",
+    "Expanding",
     "Local",
     "Ray",
     "Rolling",
@@ -22,6 +25,7 @@ __all__ = [
     "StudyStatus",
     "Track",
     "backtest",
+    "load_backtest",
     "product_grid",
     "read_status",
     "read_study",

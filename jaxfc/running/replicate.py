@@ -103,23 +103,24 @@ def replicate_in_chunks(
 
 
 def fitting_program(
-    function: Callable[[PyTree], PyTree],
+    function: Callable[..., PyTree],
     cases: PyTree,
     batch_size: int | None,
     memory_budget: int | None,
     devices: tuple[Device, ...],
+    shared: tuple[PyTree, ...] = (),
 ) -> Program:
     """The largest chunk within the budget: compiled once where the first guess fits."""
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     share = -(-count_cases(cases) // len(devices))
     if batch_size is not None:
-        return compile_chunk(function, cases, min(batch_size, share), devices)
+        return compile_chunk(function, cases, min(batch_size, share), devices, shared)
     budget = free_memory(devices) // 4 if memory_budget is None else memory_budget
     guess = CPU_BATCH if devices[0].platform == "cpu" else ACCELERATOR_BATCH
     size = min(guess, share)
     while True:
-        program = compile_chunk(function, cases, size, devices)
+        program = compile_chunk(function, cases, size, devices, shared)
         if program.num_bytes is None or program.num_bytes <= budget:
             return program
         if size == 1:

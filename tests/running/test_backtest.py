@@ -1,5 +1,7 @@
 """Backtests against a plain loop over windows, and what a forecaster may not see."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,16 +10,15 @@ import pandas as pd
 import pytest
 
 from jaxfc.batching import map_in_batches
+from jaxfc.compose import DecomposedForecast, FactorARX, Trajectories
 from jaxfc.evaluation.benchmarks import FirstOrder
 from jaxfc.factors import EM, PPCA, DynamicFactorModel, TwoStepEM
 from jaxfc.panel import Panel
-from jaxfc.running.backtest import (
-    Rolling,
-    backtest,
-    forecast_windows,
-    stack_windows,
-    window_panel,
-)
+from jaxfc.running import store as store_module
+from jaxfc.running.backtest import backtest
+from jaxfc.running.backtest_result import load_backtest
+from jaxfc.running.origins import Expanding, Rolling, window_panel
+from jaxfc.running.windows import one_case, stack_windows
 
 NUM_WEEKS = 70
 MIXED = DynamicFactorModel(
@@ -83,7 +84,7 @@ def test_a_window_shows_what_was_published(panel):
     months = seen["m"].dropna().index
     # October ended on the 31st and came out on 20 November; November comes out on 20 December.
     assert months[-1] == pd.Timestamp("2015-10-30")
-    assert seen[list("abcd")].notna().all().all()
+    assert seen[list("abcd")].notna().to_numpy().all()
     # The window starts within a month, whose sum its rows cannot explain.
     assert months[0] == pd.Timestamp("2015-04-24")
 
@@ -106,17 +107,140 @@ def test_derivative_with_respect_to_unpublished_values_is_exactly_zero(panel):
     model = DynamicFactorModel(1, 1, method=PPCA())
     stocks = Panel.from_frame(panel.to_frame()[list("abcd")], delays={"d": "16D"})
     rows = np.array([50, 60])
-    windows = stack_windows(model, stocks, rows, 30, None)
+    windows = stack_windows(model, stocks, rows, Rolling(window=30), None)
 
     def total(values):
         moved = eqx.tree_at(lambda w: w.values, windows, values)
-        return jnp.sum(forecast_windows(model, moved, 1, None).forecast.mean ** 2)
+        fits = jax.vmap(lambda w: one_case(w, model, 1, None))(moved)
+        return jnp.sum(fits.forecast.mean**2)
 
-    gradient = np.asarray(jax.grad(total)(windows.values))
-    seen = np.asarray(windows.observed)
+    gradient = np.asarray(jax.grad(total)(jnp.asarray(windows.values)))[:, 0]
+    seen = np.asarray(windows.observed)[:, 0]
     assert not seen[:, -3:, 3].any() and seen[:, -4, 3].all()
     assert np.all(gradient[~seen] == 0.0)
     assert np.all(gradient[:, -1, :3] != 0.0)
+
+
+def test_expanding_windows_equal_the_loop(panel):
+    weekly = panel.select(list("abcd"))
+    origins = Expanding(window=20, step=7, num_origins=4)
+    model = FirstOrder("estimated", "estimated")
+    done = backtest(model, weekly, origins, horizon=2)
+    rows = origins.rows(weekly.index, 2)
+    for i, row in enumerate(rows):
+        alone = model.fit(weekly.window(0, int(row) + 1)).forecast(2)
+        np.testing.assert_allclose(done.mean[i], alone.mean, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(done.std[i], alone.std, rtol=1e-12)
+    # A factor model reads the unobserved rows before the data as they are.
+    model = DynamicFactorModel(1, 1, method=EM(rtol=1e-4))
+    done = backtest(model, weekly, origins)
+    rows = origins.rows(weekly.index, 1)
+    first = origins.panel_at(weekly, int(rows[0]), int(rows[-1]) + 1)
+    assert first.num_times == rows[-1] + 1 and not first.observed[: rows[-1] - rows[0]].any()
+    np.testing.assert_allclose(done.mean[0], model.fit(first).forecast(1).mean, atol=1e-10)
+
+
+def test_parameters_stay_between_estimations(panel):
+    weekly = panel.select(list("abcd"))
+    origins = Rolling(window=30, num_origins=5, refit=3)
+    model = DynamicFactorModel(1, 1, method=EM(rtol=1e-3))
+    done = backtest(model, weekly, origins)
+    rows = origins.rows(weekly.index, 1)
+    assert len(done.mean) == len(rows) == 5
+    for i, row in enumerate(rows):
+        first = window_panel(weekly, int(rows[i - i % 3]), 30)
+        now = window_panel(weekly, int(row), 30)
+        fitted = model.fit(first, throw=False)
+        again = fitted if i % 3 == 0 else fitted.given(*now.arrays())
+        np.testing.assert_allclose(done.mean[i], again.forecast(1).mean, rtol=1e-9, atol=1e-10)
+    with pytest.raises(ValueError, match="TwoStepEM conditions its factors on the panel"):
+        backtest(MIXED, panel, origins)
+
+
+RETURNS = FactorARX("a", DynamicFactorModel(1, 1, method=EM(rtol=1e-3)), intervals=Trajectories(20))
+
+
+@pytest.fixture(scope="module")
+def drawn(panel):
+    weekly, key = panel.select(list("abcd")), jax.random.key(3)
+    return backtest(RETURNS, weekly, ORIGINS, horizon=2, batch_size=2, key=key)
+
+
+def test_draws_of_an_origin_depend_on_its_number(panel, drawn):
+    assert drawn.names == ("a",) and drawn.mean.shape == (5, 2, 1)
+    weekly = panel.select(list("abcd"))
+    row = int(ORIGINS.rows(weekly.index, 2)[3])
+    key = jax.random.split(jax.random.fold_in(jax.random.key(3), 3))[1]
+    alone = RETURNS.fit(window_panel(weekly, row, 40)).forecast(2, key=key)
+    assert isinstance(alone, DecomposedForecast)
+    np.testing.assert_allclose(drawn.draws[3], alone.draws, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(drawn.details["num_factors"], np.ones(5))
+
+
+def test_scores_are_those_of_the_frame(drawn):
+    table = drawn.to_frame(quantiles=[0.1, 0.9])
+    one = table[table.horizon == 2]
+    scores = drawn.scores(levels=(0.8,)).loc[("a", 2)]
+    error = one["mean"] - one["realised"]
+    np.testing.assert_allclose(scores["rmse"], np.sqrt((error**2).mean()))
+    outside = (one["realised"] < one["q0.1"]) | (one["realised"] > one["q0.9"])
+    np.testing.assert_allclose(scores["outside 80%"], outside.mean())
+    assert scores["num_cases"] == 5
+    normal = backtest(FirstOrder("zero", "zero"), mixed_panel().select(["a"]), ORIGINS)
+    assert np.isfinite(normal.scores().to_numpy()).all()
+
+
+def test_save_and_load(drawn, tmp_path):
+    drawn.save(tmp_path / "kept")
+    again = load_backtest(tmp_path / "kept")
+    pd.testing.assert_frame_equal(again.to_frame(), drawn.to_frame())
+    np.testing.assert_array_equal(again.draws, drawn.draws)
+    leaves = (jax.tree.leaves(done.forecast) for done in (again, drawn))
+    for one, other in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again.series == drawn.series and list(again.okay) == list(drawn.okay)
+    with pytest.raises(FileNotFoundError, match="no backtest"):
+        load_backtest(tmp_path)
+    (tmp_path / "other.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds 'kept'"):
+        drawn.save(tmp_path)
+
+
+def test_a_stopped_backtest_goes_on(panel, drawn, tmp_path, monkeypatch):
+    weekly, options = panel.select(list("abcd")), {"batch_size": 2, "key": jax.random.key(3)}
+    original, written = store_module.ResultStore.write, []
+
+    def stopping(self, cell, chunk, table, notes=None):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(chunk)
+        return original(self, cell, chunk, table, notes)
+
+    monkeypatch.setattr(store_module.ResultStore, "write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        backtest(RETURNS, weekly, ORIGINS, 2, store=tmp_path / "store", **options)
+    monkeypatch.undo()
+    done = backtest(RETURNS, weekly, ORIGINS, 2, store=tmp_path / "store", **options)
+    np.testing.assert_array_equal(done.draws, drawn.draws)
+    assert len(list((tmp_path / "store").glob("cell*.parquet"))) == 3 and len(written) == 2
+    with pytest.raises(ValueError, match=r"another configuration: origins differ"):
+        backtest(
+            RETURNS,
+            weekly,
+            dataclasses.replace(ORIGINS, step=1),
+            2,
+            store=tmp_path / "store",
+            **options,
+        )
+
+
+def test_delays_hide_what_is_not_yet_published(panel):
+    weekly = panel.select(["a", "b"])
+    model = FirstOrder("zero", "one")
+    late = backtest(model, weekly, ORIGINS, delays={"b": "10D"})
+    rows = ORIGINS.rows(weekly.index, 1)
+    np.testing.assert_array_equal(late.mean[:, 0, 0], weekly.values[rows, 0])
+    np.testing.assert_array_equal(late.mean[:, 0, 1], weekly.values[rows - 2, 1])
 
 
 class Counting(FirstOrder):
@@ -165,7 +289,7 @@ def test_a_failed_origin_is_marked_and_spoils_no_other(panel):
         ({"window": 4, "step": 2}, 1, [4, 6, 8]),
         ({"window": 4, "num_origins": 2}, 3, [5, 6]),
         ({"window": 4, "step": 3, "start": "2020-01-06"}, 1, [5, 8]),
-        ({"window": 4, "start": "2020-01-02"}, 2, [3, 4, 5, 6, 7]),
+        ({"window": 4, "start": "2020-01-04"}, 2, [3, 4, 5, 6, 7]),
     ],
 )
 def test_rows_of_origins(options, horizon, expected):
@@ -174,12 +298,14 @@ def test_rows_of_origins(options, horizon, expected):
 
 
 def test_refusals(panel):
-    with pytest.raises(ValueError, match="window and step must be at least 1"):
+    with pytest.raises(ValueError, match="window, step and refit must be at least 1"):
         Rolling(window=0)
     with pytest.raises(ValueError, match="not both"):
         Rolling(window=5, start="2020-01-01", num_origins=3)
     with pytest.raises(ValueError, match="num_origins must be at least 1"):
         Rolling(window=5, num_origins=0)
+    with pytest.raises(ValueError, match=r"has 2 rows up to it .* start at 2020-01-04"):
+        Rolling(window=4, start="2020-01-02").rows(pd.date_range("2020-01-01", periods=9), 1)
     with pytest.raises(ValueError, match="shorten the window"):
         backtest(MIXED, panel, Rolling(window=NUM_WEEKS + 9))
     with pytest.raises(ValueError, match="horizon must be at least 1"):

@@ -1,0 +1,170 @@
+"""The windows of a backtest in one compiled program: estimate, forecast, and again from later data.
+
+A case is one estimation and the `refit` origins that use it. Cases run side by side in chunks of
+one size (`replicate`); compiled programs are kept for the next backtest of the same shapes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfc.forecast import Forecast
+from jaxfc.model import Fitted, Model
+from jaxfc.panel import Panel
+from jaxfc.results import RESULTS
+from jaxfc.running.origins import Origins
+from jaxfc.running.replicate import Device, Program, fitting_program
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt
+from jaxfc_kernels.aggregation import AggregationRows
+
+PROGRAMS: "OrderedDict[Any, Program]" = OrderedDict()
+NUM_KEPT = 4
+
+
+class Windows(eqx.Module):
+    """The data of every origin, of one shape: `refit` origins to a case. `keys` are raw words."""
+
+    values: Float[Array, "*cases refit time series"] | Float[np.ndarray, "*cases refit time series"]
+    observed: Bool[Array, "*cases refit time series"] | Bool[np.ndarray, "*cases refit time series"]
+    aggregation: AggregationRows | None
+    keys: UInt[Array, "*cases refit words"] | UInt[np.ndarray, "*cases refit words"] | None
+
+
+class WindowFit(eqx.Module):
+    """What is kept of every origin."""
+
+    forecast: Forecast
+    result: RESULTS
+    num_steps: Int[Array, "*origins"]
+    loglik: Float[Array, "*origins"]
+    details: dict[str, Array]
+
+
+def stack_windows(
+    model: Model,
+    panel: Panel,
+    rows: Int[np.ndarray, " origins"],
+    origins: Origins,
+    key: PRNGKeyArray | None,
+) -> Windows:
+    """The windows of all origins, those with an estimation checked by the model; the last case is
+    filled up with its last origin."""
+    longest = int(rows[-1]) + 1
+    panels = [origins.panel_at(panel, int(row), longest) for row in rows]
+    for part in panels[:: origins.refit]:
+        try:
+            model.check(part)
+        except ValueError as error:
+            raise ValueError(
+                f"the window {part.index[0]:%Y-%m-%d}..{part.index[-1]:%Y-%m-%d} (what had been "
+                f"published by its end) cannot be estimated: {error}"
+            ) from error
+    refit = origins.refit
+    num_cases = -(-len(rows) // refit)
+    places = np.minimum(np.arange(num_cases * refit), len(rows) - 1)
+
+    def stacked(leaves: list[Any]) -> np.ndarray:
+        array = np.stack([leaves[i] for i in places])
+        return array.reshape(num_cases, refit, *array.shape[1:])
+
+    dtype = jnp.result_type(float)
+    aggregation = None
+    if panels[0].aggregation is not None:
+        aggregation = jax.tree.map(
+            lambda *leaves: stacked(list(leaves)), *(p.aggregation for p in panels)
+        )
+    keys = None
+    if key is not None:
+        folded = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(rows)))
+        keys = stacked(list(np.asarray(jax.random.key_data(folded))))
+    return Windows(
+        values=stacked([p.values for p in panels]).astype(dtype),
+        observed=stacked([p.observed for p in panels]),
+        aggregation=aggregation,
+        keys=keys,
+    )
+
+
+def one_case(window: Windows, model: Model, horizon: int, impl: str | None) -> WindowFit:
+    """One estimation and the forecasts from its `refit` origins: pure."""
+
+    def at(i: int) -> tuple[Array, Array, AggregationRows | None]:
+        rows = jax.tree.map(lambda leaf: leaf[i], window.aggregation)
+        return window.values[i], window.observed[i], rows
+
+    def ahead(fitted: Fitted, key: PRNGKeyArray | None) -> WindowFit:
+        forecast = fitted.forecast(horizon, key=key)
+        return WindowFit(forecast, fitted.result, fitted.num_steps, fitted.loglik, fitted.details())
+
+    values, observed, aggregation = at(0)
+    fit_key = keys = None
+    if window.keys is not None:
+        pairs = jax.vmap(jax.random.split)(
+            jax.random.wrap_key_data(jnp.asarray(window.keys), impl=impl)
+        )
+        fit_key, keys = pairs[0, 0], pairs[:, 1]
+    fitted = model.estimate(values, observed, aggregation=aggregation, key=fit_key)
+    first = ahead(fitted, None if keys is None else keys[0])
+    if window.values.shape[0] == 1:
+        return jax.tree.map(lambda leaf: leaf[None], first)
+
+    def later(case: Any) -> WindowFit:
+        values, observed, aggregation, key = case
+        return ahead(fitted.given(values, observed, aggregation=aggregation), key)
+
+    rest = (window.values, window.observed, window.aggregation, keys)
+    others = jax.vmap(later)(jax.tree.map(lambda leaf: leaf[1:], rest))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, others)
+
+
+def window_program(
+    model: Model,
+    windows: Windows,
+    horizon: int,
+    impl: str | None,
+    batch_size: int | None,
+    memory_budget: int | None,
+    devices: tuple[Device, ...],
+) -> tuple[Program, PyTree]:
+    """The compiled chunk, and the model's arrays, which it takes beside the windows."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    leaves, tree = jax.tree.flatten(static)
+    shapes = [(leaf.shape[1:], str(leaf.dtype)) for leaf in jax.tree.leaves(windows)]
+    counted = len(windows.values)
+    options = (horizon, impl, batch_size, memory_budget, devices, counted)
+    key = (tree, tuple(leaves), jax.tree.structure(windows), tuple(shapes), options)
+    if key not in PROGRAMS:
+
+        def function(window: Windows, shared: PyTree) -> WindowFit:
+            return one_case(window, eqx.combine(shared, static), horizon, impl)
+
+        PROGRAMS[key] = fitting_program(
+            function, windows, batch_size, memory_budget, devices, (arrays,)
+        )
+        while len(PROGRAMS) > NUM_KEPT:
+            PROGRAMS.popitem(last=False)
+    PROGRAMS.move_to_end(key)
+    return PROGRAMS[key], arrays
+
+
+def chunks_of(num_cases: int, size: int) -> Iterator[tuple[int, slice, np.ndarray]]:
+    """Number, cases, and the rows that fill a chunk of that size."""
+    for number, start in enumerate(range(0, num_cases, size)):
+        stop = min(start + size, num_cases)
+        yield number, slice(start, stop), np.minimum(np.arange(start, start + size), num_cases - 1)
+
+
+def run_chunk(
+    program: Program, arrays: PyTree, windows: Windows, rows: np.ndarray, num_kept: int
+) -> WindowFit:
+    """The answers of one chunk, origins led by one axis, on the host."""
+    chunk = jax.tree.map(lambda leaf: leaf[rows], windows)
+    answer = program.run(jax.device_put(chunk, program.sharding), arrays)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf)[:num_kept].reshape(-1, *leaf.shape[2:]), answer
+    )
