@@ -106,6 +106,8 @@ def test_python_blocks_run_in_order():
         "nowcasting.md",
         "state-space.md",
         "studies.md",
+        "evaluation.md",
+        "trading.md",
     ],
 )
 def test_documentation_examples_run(page):
