@@ -56,6 +56,7 @@ from jaxfc.panel import Panel
 from jaxfc.panel_padding import pad_panel, pad_panels
 from jaxfc.release_calendar import ReleaseCalendar
 from jaxfc.results import RESULTS
+from jaxfc.returns import log_returns, with_returns
 from jaxfc.running import (
     Expanding,
     Local,
@@ -153,6 +154,7 @@ __all__ = [
     "invert",
     "load",
     "load_backtest",
+    "log_returns",
     "news",
     "news_batch",
     "nowcast",
@@ -177,4 +179,5 @@ __all__ = [
     "track",
     "transform",
     "with_num_shocks",
+    "with_returns",
 ]
