@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--out", default=None)
     parser.add_argument("--only", choices=list(BACKTESTS), default=None)
     given = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
     config = QUICK if given.quick else Config()
     config = dataclasses.replace(config, data=given.data, out=given.out or config.out)
     run(config, given.only)

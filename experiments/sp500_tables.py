@@ -70,9 +70,8 @@ def calibrated(done: Backtest, *, scaled: bool) -> tuple[jnp.ndarray, jnp.ndarra
     scale = jnp.ones_like(realised)
     if scaled:
         scale = ewma_volatility(realised - jnp.asarray(done.mean[:, 0, 0]))
-    # Weeks lead; one column of outcomes and scales for all levels.
     return AdaptiveConformal(step=0.02).calibrate(
-        lower, upper, realised[:, None], jnp.asarray(LEVELS), scale=scale[:, None]
+        lower, upper, realised, jnp.asarray(LEVELS), scale=scale
     )
 
 

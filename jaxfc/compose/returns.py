@@ -213,7 +213,8 @@ class FactorARX(Model):
                 "model.resolved(panel).estimate(...)."
             )
         columns = np.asarray(
-            [i for i in range(values.shape[1]) if i != self.target or self.target_in_panel]
+            [i for i in range(values.shape[1]) if i != self.target or self.target_in_panel],
+            dtype=int,  # there may be none
         )
         if aggregation is not None:
             aggregation = aggregation._replace(group=aggregation.group[columns])

@@ -61,8 +61,9 @@ class Calibrator(eqx.Module):
 
         **Raises:** `ValueError` for a level outside (0, 1) or shapes that do not fit.
         """
-        low, high = jnp.asarray(lower), jnp.asarray(upper)
-        value = beside(realised, low)
+        dtype = jnp.result_type(lower, upper, realised)
+        low, high = jnp.asarray(lower, dtype=dtype), jnp.asarray(upper, dtype=dtype)
+        value = beside(jnp.asarray(realised, dtype=dtype), low)
         width = scale if jnp.ndim(scale) == 0 else beside(jnp.asarray(scale), low)
         width = jnp.broadcast_to(jnp.asarray(width, dtype=low.dtype), low.shape)
         alpha = 1.0 - level_beside(level, low)

@@ -212,6 +212,9 @@ def test_autoregression(panel):
     expected = peer.forecast(3)
     found = ahead(model.fit(panel), 3)
     np.testing.assert_allclose(found.mean[:, 0], expected, atol=1e-12)
+    alone = ahead(model.fit(panel.select(["index"])), 3)
+    np.testing.assert_allclose(alone.draws, found.draws, atol=1e-14)
+    assert alone.impact_by_series.shape == (3, 1)
     picked = dataclasses.replace(model, selection=SizeSelection(min_factor_lags=0)).fit(panel)
     from statsmodels.tsa.ar_model import ar_select_order
 

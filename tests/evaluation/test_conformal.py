@@ -240,3 +240,14 @@ def test_unknown_words_are_refused():
         conformal.AdaptiveConformal(beyond="none")  # pyright: ignore
     with pytest.raises(ValueError, match="delay must be at least 1"):
         conformal.ewma_volatility(np.zeros(5), delay=0)
+
+
+def test_precisions_may_be_mixed():
+    """Bounds in single precision, outcomes in double: the wider one is used."""
+    lower, upper = jnp.full((40, 2), -1.0, jnp.float32), jnp.full((40, 2), 1.0, jnp.float32)
+    realised = jnp.asarray(np.random.default_rng(0).normal(size=40))
+    method = conformal.AdaptiveConformal(window_min=5)
+    low, high = method.calibrate(lower, upper, realised, 0.8)
+    wide = method.calibrate(lower.astype(float), upper.astype(float), realised, 0.8)
+    assert low.dtype == realised.dtype
+    np.testing.assert_allclose(jnp.stack([low, high]), jnp.stack(wide), atol=1e-12)
