@@ -9,11 +9,12 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtri
 
 from jaxfc.typing import Array, Float, PRNGKeyArray
 
-Levels = Float[Array, "..."] | float
+Levels = Float[Array, "..."] | Float[np.ndarray, "..."] | float
 
 
 class Forecast(eqx.Module):

@@ -106,6 +106,7 @@ def test_python_blocks_run_in_order():
         "nowcasting.md",
         "state-space.md",
         "studies.md",
+        "returns.md",
         "evaluation.md",
         "trading.md",
     ],

@@ -20,11 +20,11 @@ def performance_table(
     exposures: Named | None = None,
     turnovers: Named | None = None,
     indices: Int[Array, "draws steps"] | Int[np.ndarray, "draws steps"] | None = None,
-    size: float = 0.05,
-    periods_per_year: float = 1.0,
-    risk_free: float = 0.0,
-    threshold: float = 0.0,
-    confidence: float = 0.95,
+    size: float | int = 0.05,
+    periods_per_year: float | int = 1.0,
+    risk_free: float | int = 0.0,
+    threshold: float | int = 0.0,
+    confidence: float | int = 0.95,
     batch_size: int = 100,
 ):
     """One row per strategy, one column per measure (see `Performance`), as a data frame.
