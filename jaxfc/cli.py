@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from jaxfc import cli_study
+from jaxfc import cli_report, cli_study
 
 EXPECTED = (ValueError, TypeError, RuntimeError, ModuleNotFoundError, OSError)
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_study.app)
+app.command()(cli_report.report)
 
 
 class MethodName(enum.StrEnum):

@@ -32,6 +32,7 @@ FLOORS = {
     "running": 6,
     "facade": 7,
     "report": 8,
+    "cli_report": 9,
     "cli_study": 9,
     "cli": 10,
     "outside": 11,

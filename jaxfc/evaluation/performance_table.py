@@ -22,7 +22,7 @@ def performance_table(
     indices: Int[Array, "draws steps"] | Int[np.ndarray, "draws steps"] | None = None,
     size: float | int = 0.05,
     periods_per_year: float | int = 1.0,
-    risk_free: float | int = 0.0,
+    risk_free: float | int | Float[Array, " steps"] | Float[np.ndarray, " steps"] = 0.0,
     threshold: float | int = 0.0,
     confidence: float | int = 0.95,
     batch_size: int = 100,
@@ -35,7 +35,8 @@ def performance_table(
     same indices; `batch_size` draws run side by side. A drawdown is that of the redrawn path.
 
     **Raises:** `ValueError` for no strategy, names that differ between arguments, series of
-    different lengths, or indices outside the series.
+    different lengths, indices outside the series, or indices with a `risk_free` of every step (it
+    would have to be redrawn too: pass returns in excess of it).
     """
     names = list(log_returns)
     data = {"log_returns": stacked(log_returns, names, "log_returns")}
@@ -59,6 +60,11 @@ def performance_table(
         return frame(estimate, names)
     if not 0.0 < size < 1.0:
         raise ValueError(f"size is the share outside the interval, in (0, 1), got {size}.")
+    if np.ndim(risk_free):
+        raise ValueError(
+            "risk_free of every step with bootstrap indices is not available; pass log returns in "
+            "excess of it, or one number."
+        )
     places = check_indices(np.asarray(indices), data["log_returns"].shape[1])
     draws = measured_draws(data, options, jnp.asarray(places), batch_size)
     return frame(estimate, names, draws, size)

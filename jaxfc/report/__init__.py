@@ -6,6 +6,7 @@ The names below are loaded with matplotlib when they are first used. Figures ret
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jaxfc.report.backtest import write_backtest_report
     from jaxfc.report.diagnostic_figures import (
         plot_missing,
         plot_residual_acf,
@@ -48,6 +49,7 @@ __all__ = [
     "plot_residual_path",
     "plot_residual_qq",
     "plot_scree",
+    "write_backtest_report",
     "write_study_report",
 ]
 
@@ -56,7 +58,8 @@ def __getattr__(name: str):
     """A name from its file, on first use: `import jaxfc.report` does not load matplotlib."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxfc.report import diagnostic_figures, figures, nowcast_figures, study, study_tables
+    from jaxfc.report import backtest, diagnostic_figures, figures, nowcast_figures, study
+    from jaxfc.report import study_tables as tables
 
-    rooms = (figures, nowcast_figures, diagnostic_figures, study, study_tables)
+    rooms = (figures, nowcast_figures, diagnostic_figures, study, tables, backtest)
     return next(getattr(room, name) for room in rooms if hasattr(room, name))

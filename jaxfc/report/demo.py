@@ -14,6 +14,7 @@ from jaxfc.factors.nowcasts import nowcast
 from jaxfc.factors.reconstruct import Nowcast
 from jaxfc.factors.select import Selection, select_model
 from jaxfc.forecast import Forecast
+from jaxfc.impact import Contributions
 from jaxfc.panel import Panel
 from jaxfc.report.evaluate import Evaluation, evaluate
 from jaxfc.running.origins import Rolling

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
@@ -16,21 +17,30 @@ LONG_TEXT = 24  # characters beyond which a cell may wrap
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure, the name of its PNG file (without ending) and what it shows."""
+    """A figure, the name of its PNG file (without ending) and what it shows.
+
+    `alt`: what a reader who cannot see it has to know, default the caption. `narrow`: the same
+    figure drawn for a phone, where a wide one would shrink until its text cannot be read.
+    """
 
     name: str
     figure: Figure
     caption: str
+    alt: str = ""
+    narrow: Figure | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """A table as it is shown; `file` is the CSV beside the page that holds all its digits."""
+    """A table as it is shown; `file` is the CSV beside the page that holds all its digits.
+
+    `decimals`: of all numbers, or by column (3 for those that are not named).
+    """
 
     caption: str
     frame: pd.DataFrame
     file: str = ""
-    decimals: int = 3
+    decimals: int | Mapping[str, int] = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +60,11 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
+def base64_text(image: bytes) -> str:
+    """Bytes as they stand in a data address."""
+    return base64.b64encode(image).decode("ascii")
+
+
 def cell(value: object, decimals: int) -> str:
     """One cell of a table: a number with its digits, a date by its day, NaN as a dash."""
     if isinstance(value, pd.Timestamp):
@@ -61,10 +76,13 @@ def cell(value: object, decimals: int) -> str:
 
 def shown(table: Table) -> dict[str, object]:
     """A table as the template reads it: numbers to the right, all as text."""
-    frame = table.frame
+    frame, decimals = table.frame, table.decimals
     numeric = [pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    digits = [
+        decimals if isinstance(decimals, int) else decimals.get(str(column), 3) for column in frame
+    ]
     rows = [
-        [cell(value, table.decimals) for value in row]
+        [cell(value, number) for value, number in zip(row, digits, strict=True)]
         for row in frame.itertuples(index=False, name=None)
     ]
     return {
@@ -91,8 +109,10 @@ def write_report(
         for picture in section.pictures:
             image = png(picture.figure)
             (folder / f"{picture.name}.png").write_bytes(image)
-            encoded = base64.b64encode(image).decode("ascii")
-            pictures.append({"caption": picture.caption, "data": encoded, "name": picture.name})
+            entry = {"caption": picture.caption, "data": base64_text(image), "name": picture.name}
+            entry["alt"] = picture.alt or picture.caption
+            entry["narrow"] = base64_text(png(picture.narrow)) if picture.narrow else ""
+            pictures.append(entry)
         chapters.append(
             {
                 "title": section.title,

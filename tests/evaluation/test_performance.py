@@ -134,3 +134,13 @@ def test_bad_input_is_refused(change, message):
     arguments = {"log_returns": {"a": RETURNS[0]}} | change
     with pytest.raises(ValueError, match=message):
         performance_table(arguments.pop("log_returns"), **arguments)
+
+
+def test_a_rate_of_every_step_is_not_redrawn():
+    returns = np.random.default_rng(0).normal(size=12)
+    rates = np.linspace(0.0, 0.01, 12)
+    table = performance_table({"a": returns}, risk_free=rates)
+    excess = performance_table({"a": returns - rates})
+    np.testing.assert_allclose(table["sharpe"], excess["sharpe"])
+    with pytest.raises(ValueError, match="excess of it"):
+        performance_table({"a": returns}, risk_free=rates, indices=np.zeros((3, 12), int))

@@ -1,0 +1,61 @@
+"""The command `jaxfc report`: the page of a saved backtest."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Where Backtest.save wrote the backtest.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("report"),
+    target: Annotated[
+        str | None, typer.Option(help="Series to report on; default: the first that is forecast.")
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of drivers: lines such as Rates = ['T10YR', 'T2YR']."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    units: Annotated[str, typer.Option(help="Units of the series.")] = "log return per week",
+    scale: Annotated[
+        float, typer.Option(help="What turns the series into a log return; 0.01 for percent.")
+    ] = 1.0,
+    cost: Annotated[float, typer.Option(help="Cost of a trade as a share of its value.")] = 0.0,
+) -> None:
+    """Write the HTML page of a backtest: intervals, coverage, drivers, sizes, strategies.
+
+    **Example:** `jaxfc report backtest --out page`
+    """
+    import tomllib
+
+    import jax
+
+    from jaxfc.report import write_backtest_report
+    from jaxfc.running import load_backtest
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder for the page.")
+    chosen = None
+    if groups is not None:
+        try:
+            chosen = tomllib.loads(groups.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{groups} is no TOML file: {error}.") from error
+        odd = [name for name, of in chosen.items() if not isinstance(of, list)]
+        if odd:
+            raise ValueError(
+                f"{groups}: {odd[0]} must be a list of series, got {chosen[odd[0]]!r}."
+            )
+    page = write_backtest_report(
+        load_backtest(folder),
+        out,
+        target=target,
+        groups=chosen,
+        title=title,
+        units=units,
+        scale=scale,
+        cost=cost,
+        key=jax.random.key(0),
+    )
+    print(f"Written to {page}")
