@@ -15,8 +15,9 @@ import jax
 
 import jaxfc
 from experiments.sp500_answers import write_answers
-from experiments.sp500_panel import TARGET, WINDOW, ReturnsPanel, packaged_panel, returns_panel
+from experiments.sp500_panel import WINDOW, returns_panel
 from jaxfc.compose import FactorARX, SizeSelection, Trajectories, VolatilityScaled
+from jaxfc.index_panel import TARGET, IndexPanel, index_panel
 from jaxfc.running import Backtest
 
 
@@ -80,11 +81,11 @@ def arx_model(config: Config, *, two_step: bool, scaled: bool) -> FactorARX:
     )
 
 
-def panel_of(config: Config, name: str) -> ReturnsPanel:
+def panel_of(config: Config, name: str) -> IndexPanel:
     """The data of a backtest."""
     incomplete = BACKTESTS[name][0]
     if config.packaged:
-        return packaged_panel(incomplete=incomplete)
+        return index_panel(incomplete=incomplete)
     return returns_panel(config.data, incomplete=incomplete)
 
 

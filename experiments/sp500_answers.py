@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 import jaxfc
-from experiments.sp500_panel import TARGET, ReturnsPanel
 from experiments.sp500_tables import (
     LEVELS,
     interval_table,
@@ -22,6 +21,7 @@ from experiments.sp500_tables import (
 )
 from jaxfc.compose import FactorARX, Trajectories
 from jaxfc.evaluation import giacomini_white, max_drawdown, sharpe_difference
+from jaxfc.index_panel import TARGET, IndexPanel
 from jaxfc.running import Backtest
 from jaxfc.trading import WealthPath, strategy_table
 
@@ -49,7 +49,7 @@ class Results(NamedTuple):
 
 
 def write_answers(
-    done: Mapping[str, Backtest], data: ReturnsPanel, out: Path, *, window: int, seed: int
+    done: Mapping[str, Backtest], data: IndexPanel, out: Path, *, window: int, seed: int
 ) -> Results:
     """`intervals.csv`, `strategies.csv`, `losses.csv`, `findings.csv`, `answers.md`, two pages."""
     from jaxfc.report import write_backtest_report
@@ -75,7 +75,7 @@ def write_answers(
     return results
 
 
-def collect(done: Mapping[str, Backtest], data: ReturnsPanel, window: int) -> Results:
+def collect(done: Mapping[str, Backtest], data: IndexPanel, window: int) -> Results:
     """Losses of all forecasts, wealth of all strategies, scores of all intervals."""
     first = done["all"]
     market = first.realised[:, 0, 0]

@@ -8,7 +8,6 @@ with the typical delays below, so a backtest is pseudo-real-time.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,19 +15,14 @@ import pandas as pd
 import jaxfc
 from experiments.shared_data import shared_folder
 from jaxfc.datasets import (
-    core_cpi,
-    corporate_yields,
     fred_md_gdp,
-    log_growth,
-    nasdaq,
     sp500,
-    us_stocks,
     weekly_closes,
     wti,
 )
+from jaxfc.index_panel import FIRST, LAST, TARGET, IndexPanel, log_changes
 
-TARGET = "SP500"
-FIRST, LAST, WINDOW = "1999-01-15", "2016-02-05", 364
+WINDOW = 364
 TREASURIES = ("3MO", "6MO", "1YR", "2YR", "3YR", "5YR", "7YR", "10YR", "20YR")
 PAPER = ("1M", "2M", "3M")
 # name: (code of FRED-MD, change, kind, delay in days, group); "log": growth, "level": difference,
@@ -49,14 +43,6 @@ MONTHLY = {
 }
 
 
-class ReturnsPanel(NamedTuple):
-    """The panel with the target, its weekly closes from the week before, and groups of series."""
-
-    panel: jaxfc.Panel
-    closes: pd.Series
-    groups: dict[str, list[str]]
-
-
 def read_h15(path: Path) -> pd.Series:
     """A weekly series of the Federal Reserve's H.15 as FRED writes it: percent, a dot for none."""
     lines = path.read_text(encoding="latin-1").splitlines()
@@ -65,11 +51,6 @@ def read_h15(path: Path) -> pd.Series:
     values = pd.Series([np.nan if cell == "." else float(cell) for _, cell in rows])
     values.index = pd.DatetimeIndex([day for day, _ in rows])
     return values
-
-
-def log_changes(levels: pd.DataFrame, column: str) -> pd.Series:
-    """log y_t - log y_{t-1}."""
-    return log_growth(levels, column) / 100.0
 
 
 def weekly_series(folder: Path) -> tuple[pd.DataFrame, dict[str, list[str]], pd.Series]:
@@ -105,7 +86,7 @@ def monthly_series(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(columns).loc["1999-03-31":"2016-01-31"]
 
 
-def returns_panel(data: str | None, *, incomplete: bool = True) -> ReturnsPanel:
+def returns_panel(data: str | None, *, incomplete: bool = True) -> IndexPanel:
     """The panel of the study; without `incomplete` only the weekly series without gaps.
 
     **Raises:** `FileNotFoundError` where the shared data or a package with data is missing.
@@ -113,7 +94,7 @@ def returns_panel(data: str | None, *, incomplete: bool = True) -> ReturnsPanel:
     weekly, groups, closes = weekly_series(shared_folder(data, "us_rates_weekly"))
     if not incomplete:
         panel = jaxfc.Panel.from_frames({"W-FRI": weekly})
-        return ReturnsPanel(panel, closes, groups | {"Own": [TARGET]})
+        return IndexPanel(panel, closes, groups | {"Own": [TARGET]})
     monthly = monthly_series(shared_folder(data, "fredmd_vintages"))
     gdp = log_changes(fred_md_gdp().quarterly.dropna(), "GDPC1").loc["1999-09-30":"2015-12-31"]
     kinds, delays = {"GDP": "change_in_flow"}, {"GDP": "30D"}
@@ -123,36 +104,4 @@ def returns_panel(data: str | None, *, incomplete: bool = True) -> ReturnsPanel:
     groups["Demand"].append("GDP")
     frames = {"W-FRI": weekly, "M": monthly, "Q": gdp.to_frame("GDP")}
     panel = jaxfc.Panel.from_frames(frames, kinds=kinds, delays=delays)
-    return ReturnsPanel(panel, closes, groups | {"Own": [TARGET]})
-
-
-def packaged_panel(*, incomplete: bool = True) -> ReturnsPanel:
-    """The index with what ships inside packages: NASDAQ, oil and two stocks by week, Moody's yields
-    and core consumer prices by month. Small, and no substitute for the panel of the study."""
-    closes = weekly_closes(sp500())
-    weekly = pd.DataFrame(
-        {
-            TARGET: log_changes(closes, "Close"),
-            "NASDAQ": log_changes(weekly_closes(nasdaq()), "Close"),
-            "OIL": log_changes(weekly_closes(wti()), "WTI"),
-            "EXXON": log_changes(weekly_closes(us_stocks()), "XOM"),
-            "JPMORGAN": log_changes(weekly_closes(us_stocks()), "JPM"),
-        }
-    ).loc[FIRST:LAST]
-    groups = {"Equity": ["NASDAQ", "EXXON", "JPMORGAN"], "Oil": ["OIL"], "Own": [TARGET]}
-    closes = closes["Close"].loc["1999-01-08":LAST]
-    if not incomplete:
-        return ReturnsPanel(jaxfc.Panel.from_frames({"W-FRI": weekly}), closes, groups)
-    yields = corporate_yields()
-    monthly = pd.DataFrame(
-        {
-            "AAA": yields["AAA"].diff(),
-            "BAA_AAA": yields["BAA"] - yields["AAA"],
-            "CORE_CPI": log_changes(core_cpi(), "CPILFESL"),
-        }
-    ).loc["1999-03-31":"2016-01-31"]
-    kinds = dict.fromkeys(("AAA", "CORE_CPI"), "change_in_flow") | {"BAA_AAA": "flow_average"}
-    delays = {"AAA": "1D", "BAA_AAA": "1D", "CORE_CPI": "16D"}
-    panel = jaxfc.Panel.from_frames({"W-FRI": weekly, "M": monthly}, kinds=kinds, delays=delays)
-    groups |= {"Corporates": ["AAA", "BAA_AAA"], "Inflation": ["CORE_CPI"]}
-    return ReturnsPanel(panel, closes, groups)
+    return IndexPanel(panel, closes, groups | {"Own": [TARGET]})

@@ -93,6 +93,9 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer weeks and no choice of the model's size.")
     ] = False,
+    returns: Annotated[
+        bool, typer.Option("--returns", help="Instead: a backtest of weekly S&P 500 returns.")
+    ] = False,
 ) -> None:
     """Run the main job on US data and write a report.
 
@@ -110,6 +113,8 @@ def demo(
     from jaxfc.report.sections import write_demo
 
     refuse_file(out)
+    if returns:
+        return cli_report.demo_returns(out, quick)
     console = Console()
     console.print(f"Computing in {tables.software()['precision']} (double precision).")
     columns = (TextColumn("{task.description:<26}"), BarColumn(), TimeElapsedColumn())

@@ -59,3 +59,20 @@ def report(
         key=jax.random.key(0),
     )
     print(f"Written to {page}")
+
+
+def demo_returns(out: Path, quick: bool) -> None:
+    """The page of a backtest of S&P 500 returns on data that ship inside packages."""
+    from jaxfc.report.returns_demo import QUICK, ReturnsConfig, run_returns_demo, write_returns_demo
+
+    config = QUICK if quick else ReturnsConfig()
+    print(
+        f"{config.num_origins} windows of {config.window} weeks: each chooses its sizes, estimates "
+        f"and draws {config.num_draws} trajectories."
+    )
+    done = run_returns_demo(config)
+    scores = done.scores().iloc[0]
+    print(
+        f"RMSE {scores['rmse']:.4f}, {scores['outside 90%']:.1%} of the returns outside the 90% "
+        f"intervals. Written to {write_returns_demo(done, config, out)}"
+    )

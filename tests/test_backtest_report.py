@@ -104,3 +104,14 @@ def test_the_command(tmp_path):
     groups.write_text('bonds = ["rates"]\n')
     odd = run.invoke(app, ["report", str(tmp_path / "kept"), "--groups", str(groups)])
     assert "exactly once" in str(odd.exception)
+
+
+def test_the_demo_of_returns(tmp_path):
+    answer = CliRunner().invoke(app, ["demo", "--returns", "--quick", "--out", str(tmp_path / "d")])
+    assert answer.exit_code == 0, answer.output
+    table = pd.read_csv(tmp_path / "d" / "forecasts.csv", parse_dates=["date"])
+    rmse = np.sqrt(((table["mean"] - table["realised"]) ** 2).mean())
+    assert f"RMSE {rmse:.4f}" in answer.output and len(table) == 16
+    assert table["date"].iloc[-1] == pd.Timestamp("2016-02-05")
+    drivers = pd.read_csv(tmp_path / "d" / "drivers.csv")
+    assert {"Equity", "Oil"} <= set(drivers.columns)
