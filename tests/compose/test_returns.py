@@ -254,6 +254,25 @@ def test_it_lowers_for_cuda(panel):
     assert exported.platforms == ("cuda",)
 
 
+def test_two_step_estimation_of_a_mixed_panel(panel):
+    """Factors and impact are those of the panel that the estimation rebuilt."""
+    weekly = panel.to_frame()[["a", "b", "c", "index"]].fillna(0.0)
+    monthly = pd.DataFrame({"m": panel.to_frame()["d"].fillna(0.0).resample("ME").sum()})
+    mixed = jaxfc.Panel.from_frames(
+        {"W": weekly, "M": monthly.iloc[:-1]}, kinds={"m": "flow_sum"}, delays={"m": "10D"}
+    )
+    method = jaxfc.TwoStepEM(restart=False, conditional_cov=True, max_steps=4)
+    factors = jaxfc.DynamicFactorModel(1, 1, method=method)
+    model = FactorARX("index", factors, 1, 1, intervals=certain())
+    fitted = model.fit(mixed, throw=False)
+    forecast = ahead(fitted, 1)
+    impact = np.asarray(forecast.impact_by_series)[0]
+    assert impact.shape == (5,) and impact[mixed.names.index("m")] != 0.0
+    np.testing.assert_allclose(impact.sum(), forecast.factor_impact[0, 0, 0], atol=1e-14)
+    with pytest.raises(ValueError, match="TwoStepEM conditions its factors"):
+        fitted.given(*mixed.arrays(), aggregation=mixed.aggregation)
+
+
 def test_bad_input(panel):
     with pytest.raises(ValueError, match="no series 'gold'"):
         FactorARX("gold", FACTORS).fit(panel)
