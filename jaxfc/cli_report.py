@@ -22,6 +22,10 @@ def report(
         float, typer.Option(help="What turns the series into a log return; 0.01 for percent.")
     ] = 1.0,
     cost: Annotated[float, typer.Option(help="Cost of a trade as a share of its value.")] = 0.0,
+    cash_rate: Annotated[float, typer.Option(help="Simple rate of cash per period.")] = 0.0,
+    periods_per_year: Annotated[
+        float, typer.Option(help="Periods that make a year, for annual measures.")
+    ] = 52.0,
 ) -> None:
     """Write the HTML page of a backtest: intervals, coverage, drivers, sizes, strategies.
 
@@ -34,15 +38,17 @@ def report(
     from jaxfc.report import write_backtest_report
     from jaxfc.running import load_backtest
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder for the page.")
     chosen = None
     if groups is not None:
         try:
             chosen = tomllib.loads(groups.read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{groups} is no TOML file: {error}.") from error
-        odd = [name for name, of in chosen.items() if not isinstance(of, list)]
+        odd = [
+            name
+            for name, of in chosen.items()
+            if not isinstance(of, list) or not all(isinstance(series, str) for series in of)
+        ]
         if odd:
             raise ValueError(
                 f"{groups}: {odd[0]} must be a list of series, got {chosen[odd[0]]!r}."
@@ -56,6 +62,8 @@ def report(
         units=units,
         scale=scale,
         cost=cost,
+        cash_rate=cash_rate,
+        periods_per_year=periods_per_year,
         key=jax.random.key(0),
     )
     print(f"Written to {page}")

@@ -103,9 +103,8 @@ def impact(
     value of every cell of a series, in its units; series without one take the mean of their
     observed cells. `key` for models that answer with draws: one key, one set of draws for all.
 
-    **Raises:** `ValueError` for an unknown target or reference, a panel with another number of
-    series, a horizon or `num_nodes` below 1, and for methods that tie their state to the fitted
-    data (`Fitted.given`).
+    **Raises:** `ValueError` for an unknown target, an unknown or infinite reference, a horizon or
+    `num_nodes` below 1, and for methods that tie their state to the fitted data (`Fitted.given`).
     """
     names = fitted.forecast_names(panel.names)
     if target not in names:
@@ -120,6 +119,8 @@ def impact(
     unknown = sorted(set(given) - set(panel.names))
     if unknown:
         raise ValueError(f"reference names series that the panel lacks: {', '.join(unknown)}.")
+    if not all(np.isfinite(value) for value in given.values()):
+        raise ValueError(f"reference values must be finite, got {given}.")
     values, observed = panel.arrays()
     counts = np.maximum(panel.observed.sum(axis=0), 1)
     start = np.where(panel.observed, panel.values, 0.0).sum(axis=0) / counts

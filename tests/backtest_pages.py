@@ -13,9 +13,11 @@ from jaxfc.running import Backtest
 SERIES = ("rates", "credit", "oil", "index")
 
 
-def results(num_origins, failed=()):
-    """Result codes, some of them failed."""
+def results(num_origins, failed=(), stopped=()):
+    """Result codes, some of them failed, some stopped at the bound on steps."""
     codes = [RESULTS.diverged if i in failed else RESULTS.successful for i in range(num_origins)]
+    for i in stopped:
+        codes[i] = RESULTS.nonlinear_max_steps_reached
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *codes)
 
 
@@ -32,7 +34,7 @@ def batched(kind, *leaves):
     return jax.vmap(kind)(*leaves)
 
 
-def dated(forecast, num_origins, details, failed, missing, seed=0):
+def dated(forecast, num_origins, details, failed, missing, seed=0, stopped=()):
     """The backtest around the forecasts."""
     rng = np.random.default_rng(seed + 100)
     dates = pd.date_range("2008-01-04", periods=num_origins + 1, freq="W-FRI")
@@ -40,7 +42,7 @@ def dated(forecast, num_origins, details, failed, missing, seed=0):
     realised[list(missing)] = np.nan
     return Backtest(
         forecast=forecast,
-        result=results(num_origins, failed),
+        result=results(num_origins, failed, stopped),
         num_steps=np.full(num_origins, 7),
         loglik=np.zeros(num_origins),
         details=details,
@@ -52,7 +54,7 @@ def dated(forecast, num_origins, details, failed, missing, seed=0):
     )
 
 
-def example(num_origins=24, *, failed=(), missing=(), num_draws=40, seed=0):
+def example(num_origins=24, *, failed=(), missing=(), stopped=(), num_draws=40, seed=0):
     """A backtest with everything that the page can show."""
     rng = np.random.default_rng(seed)
     shape = (num_origins, num_draws, 1, 1)
@@ -69,4 +71,4 @@ def example(num_origins=24, *, failed=(), missing=(), num_draws=40, seed=0):
         jnp.zeros((num_origins, 1)),
     )
     details = {"num_factors": rng.integers(1, 4, num_origins), "num_lags": np.ones(num_origins)}
-    return dated(law, num_origins, details, failed, missing, seed)
+    return dated(law, num_origins, details, failed, missing, seed, stopped)

@@ -6,7 +6,10 @@ Skipped where there is no Chromium (Debian: apt-get install chromium).
 import re
 import shutil
 import subprocess
+import tempfile
 
+import matplotlib.image
+import numpy as np
 import pytest
 
 from backtest_pages import example
@@ -35,6 +38,11 @@ MEASURE = """<!doctype html><title>measure</title>
 frame.onload = () => {{
   const page = frame.contentDocument, images = [...page.images];
   const size = getComputedStyle(page.body).fontSize;
+  const first = page.querySelector("a[href], [tabindex='0']");
+  const away = first.getBoundingClientRect().right;
+  first.focus();
+  const shown = first.getBoundingClientRect();
+  const boxes = [...page.querySelectorAll(".wide")];
   const focusable = [...page.querySelectorAll("a[href], [tabindex='0']")].length;
   answer.textContent = [
     "scroll " + page.documentElement.scrollWidth,
@@ -43,6 +51,9 @@ frame.onload = () => {{
     "sources " + images.filter(i => i.currentSrc != i.src).length,
     "font " + parseFloat(size),
     "focusable " + focusable,
+    "skip " + (away < 0 && shown.left >= 0 && shown.top >= 0 && first.hash == "#main"),
+    "boxes " + boxes.every(box => box.tabIndex == 0 && box.getAttribute("aria-label")),
+    "inside " + boxes.every(box => box.getBoundingClientRect().right <= {width}),
     "headings " + page.querySelectorAll("h1, h2").length,
   ].join("\\n");
 }};
@@ -58,7 +69,7 @@ def folder(tmp_path_factory):
 
 def browse(folder, page, *options):
     """What the browser printed; its console on stderr."""
-    profile = folder / f"profile-{page}-{len(options)}"
+    profile = tempfile.mkdtemp(prefix="profile", dir=folder)
     command = [BROWSER, *FLAGS, f"--user-data-dir={profile}", *options, (folder / page).as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
@@ -77,11 +88,21 @@ def test_at_a_width(folder, width):
     assert facts["sources"] == ("7" if width < 640 else "0")
     assert float(facts["font"]) >= 16 and int(facts["focusable"]) > 15
     assert int(facts["headings"]) == 8
+    assert facts["skip"] == facts["boxes"] == facts["inside"] == "true"
 
 
-def test_screenshot(folder):
-    picture = folder / "screen.png"
-    options = ("--window-size=1280,2000", f"--screenshot={picture}")
+@pytest.mark.parametrize(("width", "height"), [(1280, 2000), (390, 1200)])
+def test_screenshot(folder, width, height):
+    picture = folder / f"screen{width}.png"
+    options = (f"--window-size={width},{height}", f"--screenshot={picture}")
     done = browse(folder, "report.html", *options)
     assert "CONSOLE" not in done.stderr
-    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 50_000
+    pixels = matplotlib.image.imread(picture)
+    assert pixels.shape[:2] == (height, width)
+    assert len(np.unique(pixels[..., :3].reshape(-1, 3).round(1), axis=0)) > 20
+
+
+def test_an_error_of_the_console_is_seen(folder):
+    (folder / "wrong.html").write_text("<script>console.error('planted'); absent();</script>")
+    done = browse(folder, "wrong.html", "--virtual-time-budget=500", "--dump-dom")
+    assert "CONSOLE" in done.stderr and "planted" in done.stderr and "absent" in done.stderr

@@ -183,6 +183,8 @@ def test_page_stands_alone(tmp_path, figures):
         {
             "name": ["a<b", "c"],
             "value": [0.12345, np.nan],
+            "small": [-0.0001, 0.0],
+            "p (a test)": [0.00012, np.nan],
             "day": pd.to_datetime(["2020-01-03"] * 2),
         }
     )
@@ -194,6 +196,7 @@ def test_page_stands_alone(tmp_path, figures):
     page = path.read_text(encoding="utf-8")
     for part in ("First &amp; last", "It was 5 &lt; 6.", "A fan", "Numbers", "A source.", "a&lt;b"):
         assert part in page
+    assert "-0.00" not in page.split("<main")[1] and "&lt; 0.001" in page
     assert ">0.12<" in page and ">–<" in page and ">2020-01-03<" in page
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(images) == 1

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxfc.compose.decomposition import DecomposedForecast
 from jaxfc.compose.regression import active_columns, row_weights
-from jaxfc.compose.trajectories import Drawn, carry_ahead, draw_regressions, lag_rows
+from jaxfc.compose.trajectories import Drawn, Trajectories, carry_ahead, draw_regressions, lag_rows
 from jaxfc.factors import FittedFactorModel
 from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.coupled import centred_values
@@ -18,7 +18,7 @@ from jaxfc.factors.paths import FactorPaths, extended_path, factor_paths, mean_p
 from jaxfc.typing import Array, Float, PRNGKeyArray
 
 if TYPE_CHECKING:
-    from jaxfc.compose.returns import FittedFactorARX
+    from jaxfc.compose.returns import FittedFactorARX, ReturnData
 
 BURN_IN = 200
 
@@ -41,7 +41,7 @@ def decomposed_forecast(
     split = split_coefficients(fitted, drawn)
     now, factors = (fitted.data, fitted.factors) if fitted.now is None else fitted.now
     paths = fit_paths if fitted.now is None else paths_of(fitted, factors, key=path_key)
-    last = now.returns[::-1][: fitted.model.num_own_lags] / fitted.scale
+    last = last_returns(fitted, now)
     scale = fitted.scale
 
     def ahead(inputs: Array, start: Array) -> Array:
@@ -62,6 +62,15 @@ def decomposed_forecast(
     )
 
 
+def last_returns(fitted: "FittedFactorARX", now: "ReturnData") -> Float[Array, " lags"]:
+    """r_T, r_{T-1}, ..., in units of `scale`; NaN where a lag that is used was not observed: the
+    forecast is not known then, and no zero stands for it."""
+    number = fitted.model.num_own_lags
+    values, seen = now.returns[::-1][:number], now.seen[::-1][:number]
+    used = jnp.arange(1, number + 1) <= fitted.sizes.num_own_lags
+    return jnp.where(used & ~seen, jnp.nan, values) / fitted.scale
+
+
 def paths_of(
     fitted: "FittedFactorARX", factors: FittedFactorModel | None, *, key: PRNGKeyArray
 ) -> FactorPaths:
@@ -69,7 +78,8 @@ def paths_of(
     how, returns = fitted.model.intervals, fitted.data.returns
     if factors is None:
         shape = (returns.size, 0)
-        return FactorPaths(jnp.zeros(shape), jnp.zeros((how.num_draws, *shape)))
+        dtype = returns.dtype
+        return FactorPaths(jnp.zeros(shape, dtype), jnp.zeros((how.num_draws, *shape), dtype))
     data = fitted_data(factors)
     if how.factor_risk:
         return factor_paths(factors, data, how.num_draws, key=key)
@@ -82,7 +92,13 @@ def draw_trajectories(
 ) -> Drawn:
     """Coefficients and residuals of every trajectory, in units of `scale`."""
     model, data, sizes = fitted.model, fitted.data, fitted.sizes
-    weights = row_weights(data.seen, sizes.num_own_lags, sizes.num_factor_lags, model.num_own_lags)
+    weights = row_weights(
+        data.seen,
+        sizes.num_own_lags,
+        sizes.num_factor_lags,
+        model.num_own_lags,
+        data.returns.dtype,
+    )
     numbers = model.num_own_lags, model.num_factor_lags
     active = active_columns(sizes, model.max_factors, *numbers)
     drawn_paths = paths.mean + paths.deviations
@@ -147,7 +163,8 @@ def factor_impact(
 
     if factors is None:
         shape = (split.intercept.size, horizon)
-        return jnp.zeros(shape), jnp.zeros((horizon, 0)), jnp.zeros(horizon)
+        dtype = split.intercept.dtype
+        return jnp.zeros(shape, dtype), jnp.zeros((horizon, 0), dtype), jnp.zeros(horizon, dtype)
     data = fitted_data(factors)
     intercept = factors.parameters.intercept
     deviations = centred_values(data.values, data.observed, intercept, data.coupling)
@@ -169,10 +186,11 @@ def spread_over_panel(
     """Columns of the whole panel: zero for the target where the factors are not of it."""
     place = fitted.model.target
     assert isinstance(place, int)
+    if fitted.factors is None:
+        extra = 0 if fitted.model.target_in_panel else 1
+        return jnp.zeros((by_series.shape[0], fitted.data.values.shape[1] + extra), by_series.dtype)
     if fitted.model.target_in_panel:
         return by_series
-    if fitted.factors is None:
-        return jnp.zeros((by_series.shape[0], fitted.data.values.shape[1] + 1))
     return jnp.insert(by_series, place, 0.0, axis=1)
 
 
@@ -186,9 +204,7 @@ def simulate_returns(
     quiet = eqx.tree_at(
         lambda m: m.intervals,
         fitted.model,
-        dataclasses.replace(
-            fitted.model.intervals, num_draws=2, factor_risk=False, coefficient_risk=False
-        ),
+        Trajectories(2, factor_risk=False, coefficient_risk=False),
     )
     quiet = dataclasses.replace(fitted, model=quiet)
     paths = paths_of(quiet, fitted.factors, key=factor_key)

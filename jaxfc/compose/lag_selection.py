@@ -94,7 +94,7 @@ def choose_lags(
 ) -> LagChoice:
     """The smallest adjusted AIC among q in min..max own lags and s in min..max factor lags, s no
     larger than the lags p of the factors' VAR (or than 1 where p = 0). Pure."""
-    weights = row_weights(seen, max_own_lags, max_factor_lags, max_own_lags)
+    weights = row_weights(seen, max_own_lags, max_factor_lags, max_own_lags, returns.dtype)
     moments = expected_moments(returns, weights, means, lag_covs, max_own_lags, max_factor_lags)
     shape = (max_own_lags + 1, max_factor_lags + 1)
     numbers = jnp.asarray(np.indices(shape).reshape(2, -1).T)

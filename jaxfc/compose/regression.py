@@ -6,6 +6,8 @@ Columns of the regressors: 1, r_{t-1}, ..., r_{t-q}, f_{t-1}, ..., f_{t-s}. Mode
 stand in arrays of the largest; `active` columns are estimated, the others' coefficient is zero.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
@@ -74,6 +76,7 @@ def row_weights(
     num_own_lags: Int[Array, ""] | int,
     num_factor_lags: Int[Array, ""] | int,
     max_own_lags: int,
+    dtype: Any = float,
 ) -> Float[Array, " time"]:
     """1.0 in rows whose return and own lags are observed and whose factor lags lie in the window:
     nothing before the first row is used."""
@@ -81,7 +84,7 @@ def row_weights(
     for lag in range(1, max_own_lags + 1):
         before = jnp.pad(seen, (lag, 0))[: seen.size]
         usable = usable & (before | (lag > num_own_lags))
-    return usable.astype(jnp.result_type(float))
+    return usable.astype(dtype)
 
 
 def solve_normal_equations(

@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxfc.compose.regression import Regression
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
@@ -47,11 +48,16 @@ class VolatilityScaled(Residuals):
         s_t^2 = sum_{j>=1} d^{j-1} e_{t-j}^2 / sum_{j>=1} d^{j-1},  d = `decay` (RiskMetrics: 0.94)
 
     over the rows of the regression, held constant over the horizon. u is standard normal, or, with
-    `empirical`, drawn from e_t / s_t, rescaled to variance one: the band widens in a crisis.
+    `empirical`, drawn from e_t / s_t, centred and rescaled to variance one: the band widens in a
+    crisis. The volatility is that of the rows that were fitted: between estimations it stays.
     """
 
     decay: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.94)
     empirical: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if not isinstance(self.decay, Tracer) and not 0.0 < float(self.decay) <= 1.0:
+            raise ValueError(f"decay must lie in (0, 1], got {float(self.decay):g}.")
 
     def draw(self, regression, weights, horizon, *, key):
         squares, decay = regression.residuals**2, self.decay.astype(weights.dtype)
@@ -65,14 +71,19 @@ class VolatilityScaled(Residuals):
 
         start = (jnp.zeros_like(squares[0]), jnp.zeros_like(squares[0]))
         (total, mass), known = jax.lax.scan(advance, start, (squares, weights))
-        variance = total / mass
+        # In the units of the regression's variance, which allows for its coefficients.
+        free = regression.variance * jnp.sum(weights) / jnp.sum(squares)
+        variance = free * total / mass
         if not self.empirical:
             noise = jax.random.normal(key, (horizon,), weights.dtype)
             return jnp.sqrt(variance) * noise
         # The first rows have next to no volatility before them.
-        settled = weights * (jnp.cumsum(weights) > 20)
-        scaled = regression.residuals / jnp.sqrt(jnp.where(known > 0, known, 1.0))
-        return draw_rows(settled * scaled, settled, variance, horizon, key=key)
+        count = jnp.cumsum(weights)
+        settled = weights * (count > jnp.minimum(20.0, 0.5 * count[-1]))
+        scaled = settled * regression.residuals / jnp.sqrt(jnp.where(known > 0, known, 1.0))
+        # Residuals have mean zero, scaled ones need not: they would move the point forecast.
+        centred = settled * (scaled - jnp.sum(scaled) / jnp.sum(settled))
+        return draw_rows(centred, settled, variance, horizon, key=key)
 
 
 def draw_rows(

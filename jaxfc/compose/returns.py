@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.compose.arx_checks import check_arx_selection, check_column, check_minima, check_target
 from jaxfc.compose.arx_forecast import decomposed_forecast, simulate_returns
 from jaxfc.compose.decomposition import DecomposedForecast
 from jaxfc.compose.lag_selection import choose_lags, expected_moments
@@ -22,7 +23,7 @@ from jaxfc.factors.candidate import Candidate
 from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.methods import PCA
 from jaxfc.factors.paths import path_moments
-from jaxfc.factors.select import check_selection, select_sizes
+from jaxfc.factors.select import select_sizes
 from jaxfc.factors.selection import SelectionRule
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL, select
@@ -80,9 +81,9 @@ class FactorARX(Model):
             raise ValueError(
                 "factors=None and num_factor_lags=0 go together: an autoregression has neither."
             )
+        if self.selection is not None:
+            check_minima(self)
         if self.factors is None:
-            if self.selection is not None and self.selection.min_factor_lags > 0:
-                raise ValueError("an autoregression needs SizeSelection(min_factor_lags=0).")
             return
         if isinstance(self.factors.method, PCA):
             raise ValueError(
@@ -102,6 +103,7 @@ class FactorARX(Model):
     def position(self, names: tuple[str, ...]) -> int:
         """Column of the target."""
         if isinstance(self.target, int):
+            check_column(self.target, len(names))
             return self.target
         if self.target not in names:
             raise ValueError(f"there is no series {self.target!r} in the panel to forecast.")
@@ -123,32 +125,9 @@ class FactorARX(Model):
 
     def check(self, panel: "Panel") -> None:
         place = self.position(panel.names)
-        name, seen = panel.names[place], panel.observed[:, place]
-        if panel.frequencies[place] != panel.frequency:
-            raise ValueError(
-                f"series {name!r} ({panel.frequencies[place]}) is not at the panel's frequency "
-                f"({panel.frequency}); an autoregression needs a value in every row."
-            )
-        missing = np.flatnonzero(~seen[len(seen) - self.num_own_lags :])
-        if len(missing):
-            dates = panel.index[len(seen) - self.num_own_lags + missing]
-            raise ValueError(
-                f"series {name!r} has no value on {', '.join(f'{d:%Y-%m-%d}' for d in dates)}; its "
-                f"last {self.num_own_lags} rows are where forecasts start: end the window there."
-            )
-        longest = max(self.num_own_lags, self.num_factor_lags)
-        usable = seen[longest:].copy()
-        for lag in range(1, self.num_own_lags + 1):
-            usable &= seen[longest - lag : len(seen) - lag]
-        needed = 1 + self.num_own_lags + self.num_factor_lags * self.max_factors
-        if usable.sum() <= needed + 1:
-            raise ValueError(
-                f"series {name!r} has {usable.sum()} usable rows in {panel.index[0]:%Y-%m-%d}.."
-                f"{panel.index[-1]:%Y-%m-%d} for {needed} coefficients; lengthen the window or "
-                "lower the numbers of lags and factors."
-            )
+        check_target(self, panel, place)
         if self.factors is not None:
-            check_arx_selection(self, len(self.factor_names(panel.names)))
+            check_arx_selection(self, panel.select(self.factor_names(panel.names)))
             self.factors.check(panel.select(self.factor_names(panel.names)))
 
     def estimate(
@@ -169,10 +148,11 @@ class FactorARX(Model):
         else:
             moments = path_moments(factors, fitted_data(factors))
             means, lag_covs = moments.means, moments.lag_covs
-        numbers = self.num_own_lags, self.num_factor_lags
+        numbers, found = (self.num_own_lags, self.num_factor_lags), jnp.asarray(True)
         if self.selection is not None:
             least = self.selection.min_own_lags, self.selection.min_factor_lags
             choice = choose_lags(returns, data.seen, means, lag_covs, sizes, *numbers, *least)
+            found = jnp.isfinite(jnp.min(choice.aic))
             sizes = eqx.tree_at(
                 lambda s: (s.num_own_lags, s.num_factor_lags),
                 sizes,
@@ -180,14 +160,22 @@ class FactorARX(Model):
             )
         active = active_columns(sizes, self.max_factors, *numbers)
         weights = row_weights(
-            data.seen, sizes.num_own_lags, sizes.num_factor_lags, self.num_own_lags
+            data.seen,
+            sizes.num_own_lags,
+            sizes.num_factor_lags,
+            self.num_own_lags,
+            returns.dtype,
         )
         expected = expected_moments(returns, weights, means, lag_covs, *numbers)
         coefficients, _ = solve_normal_equations(expected.gram, expected.cross, active)
         variance = (expected.square - coefficients @ expected.cross) / expected.count
         loglik = -0.5 * expected.count * (jnp.log(2.0 * jnp.pi * variance * scale**2) + 1.0)
         result = SUCCESSFUL if factors is None else factors.result
-        result = select(jnp.isfinite(loglik), result, cast(RESULTS, RESULTS.diverged))
+        # No admissible candidate, or no return to start from, is a failure and no smaller model.
+        known = jnp.all(data.seen[::-1][: self.num_own_lags] | self.unused_lags(sizes))
+        result = select(
+            jnp.isfinite(loglik) & found & known, result, cast(RESULTS, RESULTS.diverged)
+        )
         return FittedFactorARX(
             model=self,
             factors=factors,
@@ -199,6 +187,10 @@ class FactorARX(Model):
             num_steps=jnp.asarray(0) if factors is None else factors.num_steps,
             result=result,
         )
+
+    def unused_lags(self, sizes: Sizes) -> Bool[Array, " lags"]:
+        """Own lags, newest first, that a model of these sizes does not have."""
+        return jnp.arange(1, self.num_own_lags + 1) > sizes.num_own_lags
 
     def split(
         self,
@@ -212,6 +204,7 @@ class FactorARX(Model):
                 f"target={self.target!r} is a name, which only a panel can place; use fit, or "
                 "model.resolved(panel).estimate(...)."
             )
+        check_column(self.target, values.shape[1])
         columns = np.asarray(
             [i for i in range(values.shape[1]) if i != self.target or self.target_in_panel],
             dtype=int,  # there may be none
@@ -304,7 +297,11 @@ class FittedFactorARX(Fitted):
         factors = None
         if self.factors is not None:
             factors = self.factors.given(now.values, now.observed, aggregation=now.aggregation)
-        return dataclasses.replace(self, now=(now, factors))
+        known = jnp.all(
+            now.seen[::-1][: self.model.num_own_lags] | self.model.unused_lags(self.sizes)
+        )
+        result = select(known, self.result, cast(RESULTS, RESULTS.diverged))
+        return dataclasses.replace(self, now=(now, factors), result=result)
 
     def forecast_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return self.model.forecast_names(names)
@@ -312,11 +309,3 @@ class FittedFactorARX(Fitted):
     def details(self) -> dict[str, Array]:
         sizes = self.sizes
         return {name: getattr(sizes, name) for name in Sizes.__dataclass_fields__}
-
-
-def check_arx_selection(model: FactorARX, num_series: int) -> None:
-    """Raise `ValueError` for a selection of the factors' numbers that is not defined."""
-    if model.selection is None or model.selection.factors is None or model.factors is None:
-        return
-    rule, factors = model.selection.factors, model.factors
-    check_selection(factors, rule, factors.num_factors, factors.num_lags, num_series)

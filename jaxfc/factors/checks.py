@@ -123,6 +123,8 @@ def check_panel(model: "DynamicFactorModel", panel: "Panel") -> None:
             "which principal components have no factors; cut them off with panel.window(...), "
             "or use method=EM()."
         )
+    if model.method.rebuilds_panel:
+        refuse_empty_start(panel, type(model.method).__name__)
     counts = panel.observed.sum(axis=0)
     for i, name in enumerate(panel.names):
         if counts[i] == 0:
@@ -136,6 +138,18 @@ def check_panel(model: "DynamicFactorModel", panel: "Panel") -> None:
                 f"series {name!r} is constant ({seen[0]:g}) in this panel: it carries no "
                 "information and cannot be standardised; drop it or change the window."
             )
+
+
+def refuse_empty_start(panel: "Panel", what: str) -> None:
+    """Raise `ValueError` for rows without data before the first one that has some: they would be
+    filled and then taken for data."""
+    num_empty = int(panel.observed.any(axis=1).argmax())
+    if num_empty:
+        raise ValueError(
+            f"the panel begins with {num_empty} rows without any observation (before "
+            f"{panel.index[num_empty]:%Y-%m-%d}), which {what} would fill and take for data; cut "
+            "them off with panel.window(...), or use Rolling origins in a backtest."
+        )
 
 
 def check_flows(model: "DynamicFactorModel", panel: "Panel") -> None:

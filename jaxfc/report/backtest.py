@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.report.backtest_data import driver_table, one_step, size_table, spread_table
 from jaxfc.report.backtest_sections import (
-    calibration_section,
+    accuracy_section,
     driver_section,
     interval_section,
     size_section,
@@ -17,8 +18,9 @@ from jaxfc.report.backtest_sections import (
     trading_sections,
 )
 from jaxfc.report.backtest_strategies import measures, sharpe_table, trade, why_not
+from jaxfc.report.backtest_tables import Losses, accuracy_table, check_losses
 from jaxfc.report.html import Section, write_report
-from jaxfc.running.backtest_result import Backtest
+from jaxfc.running.backtest_result import DESCRIPTION, Backtest
 from jaxfc.trading import Strategy
 from jaxfc.typing import Float, PRNGKeyArray
 
@@ -32,6 +34,7 @@ def write_backtest_report(
     strategies: Mapping[str, Strategy] | None = None,
     cash_rate: float | Float[np.ndarray, " origins"] = 0.0,
     cost: float = 0.0,
+    benchmark_losses: Mapping[str, Losses] | None = None,
     title: str | None = None,
     units: str = "log return per week",
     scale: float = 1.0,
@@ -47,35 +50,44 @@ def write_backtest_report(
     **Arguments:** `target`, default the first series that is forecast. `groups`: series by group of
     drivers, each exactly once. `strategies`: default those of the source (`trade`); an empty
     mapping for none. `cash_rate`: simple rate a step; `cost`: share of the traded value.
-    `scale`: what turns the forecast into a log return (0.01 for percent). `key`: for the bootstrap
-    test of Sharpe ratios, which is left out without. `text`: paragraphs that come first.
+    `benchmark_losses`: squared errors of other forecasts one step ahead, by name, (origins,) in
+    the units squared; the forecast zero is always compared with. `scale`: what turns the forecast
+    into a log return (0.01 for percent). `key`: for the bootstrap test of Sharpe ratios, which is
+    left out without, and for the transforms of draws. `text`: paragraphs that come first.
 
     **Returns:** the path of the page.
 
-    **Raises:** `ValueError` for an unknown target and groups that do not hold every series once.
+    **Raises:** `ValueError` for an unknown target, groups that do not hold every series once,
+    losses of another number of origins, and a folder that is a file or holds a saved backtest.
     """
-    step = one_step(backtest, target)
-    drivers = driver_table(backtest, step, groups)
     folder = Path(folder)
+    check_folder(folder)
+    test_key, rank_key = (None, None) if key is None else jax.random.split(key)
+    step = one_step(backtest, target, key=rank_key)
+    drivers = driver_table(backtest, step, groups)
+    losses = {} if benchmark_losses is None else dict(benchmark_losses)
+    check_losses(step, losses)
+    traded, tested = None, None
+    reason = why_not(step, strategies, scale)
+    if not reason:
+        traded = trade(backtest, step, strategies, cash_rate=cash_rate, cost=cost, scale=scale)
+        tested = sharpe_table(traded, periods_per_year, test_key)
     folder.mkdir(parents=True, exist_ok=True)
     backtest.to_frame(quantiles=(0.05, 0.25, 0.5, 0.75, 0.95)).to_csv(
         folder / "forecasts.csv", index=False
     )
     sections = [Section("Findings", tuple(text))] if text else []
     sections += [
-        summary_section(step, units, backtest.messages()),
+        summary_section(step, units, backtest.messages(), losses, tested),
         interval_section(step, units, folder),
         driver_section(drivers, spread_table(backtest, step), units, folder),
         size_section(size_table(backtest, step), folder),
-        calibration_section(step, units),
+        accuracy_section(step, accuracy_table(backtest, step), losses, units, folder),
     ]
-    reason = why_not(step, strategies, scale)
-    if reason:
+    if traded is None:
         sections.append(Section("Strategies", (reason,)))
     else:
-        traded = trade(backtest, step, strategies, cash_rate=cash_rate, cost=cost, scale=scale)
         measured = measures(traded, periods_per_year)
-        tested = sharpe_table(traded, periods_per_year, key)
         sections += trading_sections(traded, measured, tested, folder)
     notes = [
         "Every forecast was made from what had been published at its origin.",
@@ -87,3 +99,11 @@ def write_backtest_report(
         f"{step.origins[-1]:%Y-%m-%d}"
     )
     return write_report(folder, title or f"Backtest of {step.name}", subtitle, sections, notes)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a file, and the folder of a backtest, which `Backtest.save` keeps to itself."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder for the page.")
+    if (folder / DESCRIPTION).exists():
+        raise ValueError(f"{folder} holds a saved backtest; give the page a folder of its own.")

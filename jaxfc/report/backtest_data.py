@@ -13,10 +13,12 @@ from jaxfc.evaluation.intervals import pit_draws, pit_gaussian
 from jaxfc.impact import parts_table
 from jaxfc.results import usable_codes
 from jaxfc.running.backtest_result import Backtest
-from jaxfc.typing import Bool, Float
+from jaxfc.typing import Bool, Float, PRNGKeyArray
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 MOST_SINGLE_SERIES = 8  # with their own name among the drivers
+NUM_BINS = 10
+RISKS = ("factor risk", "AR risk")
 BASE = "impact base"
 SIZES = {
     "num_factors": "K, factors",
@@ -32,7 +34,8 @@ class OneStep:
 
     `outcome` is what was realised; `realised` the same where the forecast can be used (`usable`:
     the estimation converged or stopped at its bound on steps, and the forecast is a number), NaN
-    elsewhere. `mean`, `std`, bounds and probability integral transforms are NaN there too.
+    elsewhere. `mean`, `std`, bounds and probability integral transforms are NaN there too;
+    `num_bins` suits a histogram of the transforms.
     """
 
     name: str
@@ -45,7 +48,7 @@ class OneStep:
     upper: Float[np.ndarray, "origins levels"]
     outcome: Float[np.ndarray, " origins"]
     transforms: Float[np.ndarray, " origins"]
-    num_draws: int | None
+    num_bins: int
     usable: Bool[np.ndarray, " origins"]
     stopped: Bool[np.ndarray, " origins"]
 
@@ -70,8 +73,10 @@ class OneStep:
         return bool((self.origins[1:] == self.dates[:-1]).all())
 
 
-def one_step(backtest: Backtest, target: str | None) -> OneStep:
+def one_step(backtest: Backtest, target: str | None, *, key: PRNGKeyArray | None = None) -> OneStep:
     """The one-step forecasts of `target`, default the first series that is forecast.
+
+    With a `key` the transforms of draws are drawn within their ranks (`pit_draws`).
 
     **Raises:** `ValueError` for a series that is not forecast.
     """
@@ -85,7 +90,8 @@ def one_step(backtest: Backtest, target: str | None) -> OneStep:
     if draws is None:
         transforms = pit_gaussian(jnp.asarray(mean), jnp.asarray(std), jnp.asarray(outcome))
     else:
-        transforms = pit_draws(jnp.moveaxis(jnp.asarray(draws[:, :, 0, column]), 1, 0), outcome)
+        own = jnp.moveaxis(jnp.asarray(draws[:, :, 0, column]), 1, 0)
+        transforms = pit_draws(own, outcome, key=key)
 
     def known(values):
         keep = usable.reshape((-1,) + (1,) * (np.ndim(values) - 1))
@@ -102,10 +108,19 @@ def one_step(backtest: Backtest, target: str | None) -> OneStep:
         upper=known(upper),
         outcome=np.asarray(outcome, float),
         transforms=known(transforms),
-        num_draws=None if draws is None else draws.shape[1],
+        num_bins=bins_for(None if draws is None or key is not None else draws.shape[1]),
         usable=usable,
         stopped=usable & ~backtest.okay,
     )
+
+
+def bins_for(num_draws: int | None) -> int:
+    """10 bins; for the ranks of M draws the number next to it that divides M + 1, if there is one
+    from 5 to 20: ranks fall evenly into no others."""
+    if num_draws is None:
+        return NUM_BINS
+    even = [bins for bins in range(5, 21) if (num_draws + 1) % bins == 0]
+    return min(even, key=lambda bins: abs(bins - NUM_BINS), default=NUM_BINS)
 
 
 def usable_origins(backtest: Backtest) -> Bool[np.ndarray, " origins"]:
@@ -156,7 +171,8 @@ def driver_table(
     table.insert(0, "AR nature", means[:, 0])
     if np.any(np.nan_to_num(base) != 0.0):
         table[BASE] = base
-    table["factor risk"], table["AR risk"] = means[:, 2], means[:, 3]
+    for place, name in enumerate(RISKS, start=2):
+        table[name] = means[:, place]
     table["forecast"] = step.mean
     table.index = step.dates.rename("date")
     return only_usable(table, step)

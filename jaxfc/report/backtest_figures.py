@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from jaxfc.report.backtest_data import LEVELS, OneStep
 from jaxfc.report.backtest_strategies import BENCHMARK, Trading
@@ -24,7 +23,6 @@ LONG = 150  # origins beyond which a part of them is also shown larger
 CRISIS = pd.Timestamp("2008-07-01"), pd.Timestamp("2009-06-30")
 LEAST_SHOWN = 13  # dates of an enlarged part
 PER_PANEL = 6  # lines, one colour each
-NUM_BINS = 10
 COLOURS = tuple(colour for colour in LINES if colour != "#000000")  # black is the benchmark
 
 
@@ -164,32 +162,31 @@ def plot_sizes(sizes: pd.DataFrame, *, narrow: bool) -> Figure:
         if len(days) < 60:
             axes.plot(days, values, "o", color=COLOURS[place % len(COLOURS)], markersize=3)
         tidy(axes, str(name), "number")
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, min_n_ticks=1))
         finite = values[np.isfinite(values)]
         if finite.size:
+            low, high = int(np.floor(finite.min())), int(np.ceil(finite.max()))
+            axes.set_yticks(range(low, high + 1, max(1, (high - low) // 3)))
             axes.set_ylim(finite.min() - 0.6, finite.max() + 0.6)
         date_axis(axes)
         axes.margins(x=0.01)
     return figure
 
 
-def plot_calibration(
-    step: OneStep, units: str, num_bins: int = NUM_BINS, *, narrow: bool
-) -> Figure:
+def plot_calibration(step: OneStep, units: str, *, narrow: bool) -> Figure:
     """Histogram of the errors with the normal density of their moments, and of the transforms."""
     figure = sheet(1, 2, 2.8, narrow)
     errors = step.errors[np.isfinite(step.errors)]
     draw_errors(figure.axes[0], errors)
     tidy(figure.axes[0], "Errors: realised minus mean", "share of forecasts, %")
     figure.axes[0].set_xlabel(units, fontsize=9)
-    draw_transforms(figure.axes[1], step.transforms[np.isfinite(step.transforms)], num_bins)
+    draw_transforms(figure.axes[1], step.transforms[np.isfinite(step.transforms)], step.num_bins)
     tidy(figure.axes[1], "Probability integral transform", "share of forecasts, %")
     figure.axes[1].set_xlabel("place of the realised value in the forecast law", fontsize=9)
     for axes in figure.axes:
         handles, _ = axes.get_legend_handles_labels()
         if handles:
-            axes.legend(fontsize=8, frameon=False, loc="upper right")
-            axes.set_ylim(top=1.3 * axes.get_ylim()[1])
+            axes.legend(fontsize=8, loc="upper right", edgecolor="none", framealpha=0.9)
+            axes.set_ylim(top=1.35 * axes.get_ylim()[1])
     return figure
 
 
@@ -247,17 +244,20 @@ def families(trading: Trading) -> list[list[str]]:
     return found or [[]]
 
 
-def plot_trading(table: pd.DataFrame, groups: Sequence[Sequence[str]], *, unit: str, narrow: bool):
+def plot_trading(
+    table: pd.DataFrame, groups: Sequence[Sequence[str]], *, unit: str, narrow: bool
+) -> Figure:
     """Wealth or exposure of the strategies by date, a family per axes, buy and hold in all."""
-    columns = 1 if len(groups) == 1 else 2
-    figure = sheet(-(-len(groups) // columns), columns, 3.4, narrow)
+    columns = 1 if narrow else min(len(groups), 3)
+    num_rows = -(-len(groups) // columns)
+    figure = new_figure(num_rows, columns, 3.4, width=NARROW if narrow else WIDE)
     for axes in figure.axes[len(groups) :]:
         figure.delaxes(axes)
     for place, (axes, names) in enumerate(zip(figure.axes, groups, strict=False)):
         draw_lines(axes, pd.DataFrame(table[list(names)]), pd.Series(table[BENCHMARK]))
-        tidy(axes, "", unit if narrow or place % columns == 0 else "")
+        tidy(axes, "", unit if place % columns == 0 else "")
         date_axis(axes)
-        count = 2 if narrow or columns == 2 else 4
-        style = {"fontsize": 8, "frameon": False, "loc": "upper center"}
+        count = 4 if columns == 1 and not narrow else 2
+        style = {"fontsize": 8, "frameon": False, "loc": "upper center", "columnspacing": 1.0}
         axes.legend(ncols=count, bbox_to_anchor=(0.5, -0.14), **style)
     return figure

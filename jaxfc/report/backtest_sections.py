@@ -1,21 +1,17 @@
-"""The chapters of the page of a backtest; one that has nothing to show says why."""
+"""The chapters of the page of a backtest; one that has nothing to show says why.
 
-from collections.abc import Sequence
+What a picture shows is said in a sentence from its numbers, which is also its text for readers who
+cannot see it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from jaxfc.evaluation.calibration import (
-    berkowitz,
-    conditional_coverage,
-    pit_uniformity,
-    unconditional_coverage,
-)
-from jaxfc.evaluation.intervals import interval_outliers, mean_interval_score, outliers
-from jaxfc.evaluation.scores import mae, rmse
-from jaxfc.report.backtest_data import LEVELS, OneStep
+from jaxfc.report.backtest_data import RISKS, OneStep
 from jaxfc.report.backtest_figures import (
     families,
     plot_calibration,
@@ -25,137 +21,149 @@ from jaxfc.report.backtest_figures import (
     plot_spreads,
     plot_trading,
 )
-from jaxfc.report.backtest_strategies import BENCHMARK, Trading
+from jaxfc.report.backtest_strategies import BENCHMARK, LEAST_CASES, Trading
+from jaxfc.report.backtest_tables import (
+    LEAST_PAIRS,
+    Losses,
+    benchmark_table,
+    calibration_table,
+    coverage_table,
+)
+from jaxfc.report.backtest_words import (
+    comparison_sentence,
+    coverage_sentence,
+    p_text,
+    sharpe_sentence,
+)
 from jaxfc.report.html import Picture, Section, Table
+from jaxfc.report.study_tables import counted
+from jaxfc.typing import Float
 
+# Column of the CSV file -> label, factor, decimals on the page.
 MEASURES = {
-    "final_wealth": "wealth at the end",
-    "total_log_return": "total log return",
-    "mean": "mean a step",
-    "volatility": "volatility a step",
-    "annual_sharpe": "Sharpe ratio a year",
-    "sortino": "Sortino ratio a step",
-    "omega": "Omega",
-    "value_at_risk": "5% quantile",
-    "expected_shortfall": "mean below it",
-    "max_drawdown": "largest drawdown",
-    "skewness": "skewness",
-    "mean_exposure": "mean exposure",
-    "mean_turnover": "turnover a step",
+    "final_wealth": ("wealth at the end, start = 1", 1.0, 3),
+    "annual_mean": ("mean, % a year", 100.0, 2),
+    "annual_volatility": ("volatility, % a year", 100.0, 2),
+    "annual_sharpe": ("Sharpe ratio a year", 1.0, 3),
+    "sortino": ("Sortino ratio a step", 1.0, 3),
+    "omega": ("Omega", 1.0, 3),
+    "value_at_risk": ("5% quantile, % a step", 100.0, 2),
+    "expected_shortfall": ("mean below it, % a step", 100.0, 2),
+    "max_drawdown": ("largest drawdown, %", 100.0, 1),
+    "skewness": ("skewness", 1.0, 2),
+    "kurtosis": ("kurtosis, normal = 3", 1.0, 2),
+    "mean_exposure": ("mean exposure, %", 100.0, 1),
+    "mean_turnover": ("turnover, % of wealth a step", 100.0, 2),
 }
-COVERAGE_DIGITS = {"level": 2, "outside": 3, "target": 3, "mean interval score": 5}
+COVERAGE_DIGITS = {"level": 2, "mean interval score": 5}
+ACCURACY_DIGITS: dict[str, int] = dict.fromkeys(
+    ("RMSE", "MAE", "CRPS", "MIS 90%", "its RMSE", "RMSE ratio"), 5
+)
 
 
-def coverage_table(step: OneStep) -> pd.DataFrame:
-    """By level: share outside, its target, p-values of Kupiec's and Christoffersen's tests, and the
-    mean interval score."""
-    rows = []
-    realised = jnp.asarray(step.realised)
-    for place, level in enumerate(LEVELS):
-        ends = jnp.asarray(step.lower[:, place]), jnp.asarray(step.upper[:, place])
-        missed, alpha = outliers(*ends, realised), 1.0 - level
-        rows.append(
-            {
-                "level": level,
-                "outside": float(interval_outliers(*ends, realised)),
-                "target": alpha,
-                "p (Kupiec)": float(unconditional_coverage(missed, alpha).p_value),
-                "p (Christoffersen)": float(conditional_coverage(missed, alpha).p_value),
-                "mean interval score": float(mean_interval_score(*ends, realised, level)),
-            }
-        )
-    return pd.DataFrame(rows)
+def drawn(name: str, caption: str, finding: str, plot: Callable[[bool], Figure]) -> Picture:
+    """A picture for wide and for narrow screens; `finding` is what it shows, in words."""
+    return Picture(name, plot(False), caption, f"{caption}. {finding}", plot(True))
 
 
-def summary_section(step: OneStep, units: str, messages: Sequence[str]) -> Section:
-    """What was forecast, how often it failed, and how far off it was, in words."""
-    realised, mean = jnp.asarray(step.realised), jnp.asarray(np.nan_to_num(step.mean))
-    failed = int((~step.usable).sum())
+def summary_section(
+    step: OneStep,
+    units: str,
+    messages: Sequence[str],
+    losses: Mapping[str, Losses],
+    tested: pd.DataFrame | None,
+) -> Section:
+    """What was forecast, how often it failed, and how good it was, in words."""
     text = [
-        f"{len(step.dates)} one-step forecasts of {step.name} ({units}), "
+        f"{counted(len(step.dates), 'one-step forecast')} of {step.name} ({units}), "
         f"{step.dates[0]:%Y-%m-%d} to {step.dates[-1]:%Y-%m-%d}; {step.num_cases} of them have a "
         "realised value and a usable forecast."
     ]
-    if failed:
-        reasons = sorted({m for m in messages if m})
-        text.append(f"{failed} estimations failed and are left out: {' '.join(reasons)}")
+    if not step.usable.all():
+        failed = ~step.usable
+        reasons = sorted({m for m, f in zip(messages, failed, strict=True) if f and m})
+        number = counted(int(failed.sum()), "estimation")
+        text.append(" ".join([f"{number} failed and left out.", *reasons]))
     if step.stopped.any():
-        text.append(
-            f"{int(step.stopped.sum())} estimations stopped at their bound on steps and are used."
-        )
+        number = counted(int(step.stopped.sum()), "estimation")
+        text.append(f"{number} stopped at the bound on steps; their forecasts are used.")
     if step.num_cases:
-        zero = float(rmse(jnp.zeros_like(mean), realised))
-        text.append(
-            f"Root mean squared error {float(rmse(mean, realised)):.5f}, mean absolute error "
-            f"{float(mae(mean, realised)):.5f}; a forecast of zero has {zero:.5f} (RMSE)."
-        )
-        table = coverage_table(step)
-        worst = table.loc[(table["outside"] - table["target"]).abs().idxmax()]
-        text.append(
-            f"Of the levels shown, coverage is farthest off at {worst['level']:.0%}: "
-            f"{worst['outside']:.1%} of the realised values lie outside, {worst['target']:.0%} "
-            "should."
-        )
+        table = benchmark_table(step, losses)
+        text += [comparison_sentence(row) for row in table.to_dict("records")]
+        text.append(coverage_sentence(step))
+    if tested is not None:
+        text.append(sharpe_sentence(tested))
     return Section("Summary", tuple(text))
 
 
 def interval_section(step: OneStep, units: str, folder: Path) -> Section:
     """Fan chart and coverage."""
-    pictures = Picture(
+    finding = coverage_sentence(step) if step.num_cases else "Nothing was realised."
+    picture = drawn(
         "intervals",
-        plot_fans(step, units, narrow=False),
         f"Central intervals at 50 to 90% and realised values ({units})",
-        alt=f"Intervals of {len(step.dates)} forecasts with what was realised; diamonds lie outside"
-        " the 90% interval.",
-        narrow=plot_fans(step, units, narrow=True),
+        finding,
+        lambda narrow: plot_fans(step, units, narrow=narrow),
     )
     if not step.num_cases:
-        return Section(
-            "Intervals",
-            ("No forecast has a realised value, so coverage says nothing.",),
-            (pictures,),
-        )
+        text = ("No forecast has a realised value, so coverage says nothing.",)
+        return Section("Intervals", text, (picture,))
     table = coverage_table(step)
     table.to_csv(folder / "coverage.csv", index=False)
     caption = (
         "Share of realised values outside the intervals; p-values of tests that it is the target "
         f"(Kupiec), and that misses do not cluster either (Christoffersen); score in {units}"
     )
-    return Section(
-        "Intervals", (), (pictures,), (Table(caption, table, "coverage.csv", COVERAGE_DIGITS),)
-    )
+    shown = Table(caption, table, "coverage.csv", COVERAGE_DIGITS)
+    return Section("Intervals", (finding,), (picture,), (shown,))
 
 
 def driver_section(
     drivers: pd.DataFrame | None, spreads: pd.DataFrame | None, units: str, folder: Path
 ) -> Section:
     """Mean forecast by driver, and the spread of its parts."""
-    title = "Drivers"
     if drivers is None or spreads is None:
-        return Section(
-            title, ("The forecasts of this model do not come in parts (FactorARX has them).",)
-        )
+        text = ("The forecasts of this model do not come in parts (FactorARX has them).",)
+        return Section("Drivers", text)
     drivers.to_csv(folder / "drivers.csv")
     spreads.to_csv(folder / "spreads.csv")
-    last = drivers.dropna().iloc[-1:] if len(drivers.dropna()) else drivers.iloc[-1:]
-    table = last.T.reset_index()
-    table.columns = ["driver", f"{last.index[0]:%Y-%m-%d}"]
+    known = drivers.dropna()
+    if known.empty:
+        return Section("Drivers", ("There is no usable forecast to take apart.",))
+    # The risks have mean zero: what the draws leave of it drives nothing.
+    sizes = known.drop(columns=["forecast", *RISKS]).abs().mean()
+    largest = str(sizes.idxmax())
+    means = spreads.dropna().mean()
+    first = (
+        f"The largest driver of the mean forecast is {largest}, with {sizes[largest]:.3g} in size "
+        f"on average; the forecast has {known['forecast'].abs().mean():.3g}. Both risks have mean "
+        "zero up to the noise of the draws."
+    )
+    widest = str(means.drop("forecast").idxmax())
+    second = (
+        f"Most uncertainty is {widest}: a standard deviation of {means[widest]:.3g} on average, of "
+        f"{means['forecast']:.3g} for the whole forecast."
+    )
     pictures = (
-        Picture(
+        drawn(
             "drivers",
-            plot_drivers(drivers, units, narrow=False),
             f"Mean forecast by driver, stacked ({units}); the line is their sum",
-            narrow=plot_drivers(drivers, units, narrow=True),
+            first,
+            lambda narrow: plot_drivers(drivers, units, narrow=narrow),
         ),
-        Picture(
+        drawn(
             "spreads",
-            plot_spreads(spreads, units, narrow=False),
-            f"Standard deviation of each part over the draws ({units}): where uncertainty is from",
-            narrow=plot_spreads(spreads, units, narrow=True),
+            f"Standard deviation of each part over the draws ({units})",
+            second,
+            lambda narrow: plot_spreads(spreads, units, narrow=narrow),
         ),
     )
-    tables = (Table(f"The last forecast by driver ({units})", table, "drivers.csv", 5),)
-    return Section(title, (), pictures, tables)
+    table = pd.DataFrame({"driver": known.columns, "mean size": known.abs().mean().to_numpy()})
+    table[f"{known.index[-1]:%Y-%m-%d}"] = known.iloc[-1].to_numpy()
+    digits = dict.fromkeys(map(str, table.columns), 5)
+    caption = f"Drivers: mean size over all forecasts, and the last forecast ({units})"
+    shown = Table(caption, table, "drivers.csv", digits)
+    return Section("Drivers", (f"{first} {second}",), pictures, (shown,))
 
 
 def size_section(sizes: pd.DataFrame | None, folder: Path) -> Section:
@@ -163,41 +171,67 @@ def size_section(sizes: pd.DataFrame | None, folder: Path) -> Section:
     if sizes is None:
         return Section("Chosen sizes", ("The model of this backtest chooses nothing.",))
     sizes.to_csv(folder / "sizes.csv")
+    if sizes.dropna().empty:
+        return Section("Chosen sizes", ("No estimation is usable.",))
     counts = sizes.apply(lambda column: column.dropna().value_counts(), axis=0).fillna(0.0)
     table = pd.DataFrame(counts).sort_index().astype(int)
     table.insert(0, "number", [f"{number:g}" for number in table.index])
-    picture = Picture(
+    finding = (
+        "; ".join(f"{name}: {range_text(sizes[name].to_numpy(float))}" for name in sizes) + "."
+    )
+    picture = drawn(
         "sizes",
-        plot_sizes(sizes, narrow=False),
         "What every estimation chose, by origin",
-        narrow=plot_sizes(sizes, narrow=True),
+        finding,
+        lambda narrow: plot_sizes(sizes, narrow=narrow),
     )
-    caption = "How often each number was chosen"
-    return Section("Chosen sizes", (), (picture,), (Table(caption, table, "sizes.csv"),))
+    shown = Table("How often each number was chosen", table, "sizes.csv")
+    return Section("Chosen sizes", (finding,), (picture,), (shown,))
 
 
-def calibration_section(step: OneStep, units: str) -> Section:
-    """Errors and probability integral transforms, with tests."""
+def range_text(values: Float[np.ndarray, " origins"]) -> str:
+    """The span of a size and its most frequent value."""
+    found, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    low, high, common = found[0], found[-1], found[counts.argmax()]
+    return f"always {low:g}" if low == high else f"{low:g} to {high:g}, most often {common:g}"
+
+
+def accuracy_section(
+    step: OneStep, accuracy: pd.DataFrame, losses: Mapping[str, Losses], units: str, folder: Path
+) -> Section:
+    """Scores by horizon, comparison with benchmarks, errors, transforms with tests."""
+    accuracy.to_csv(folder / "accuracy.csv", index=False)
+    scores = Table(f"Scores by steps ahead ({units})", accuracy, "accuracy.csv", ACCURACY_DIGITS)
     if step.num_cases < 2:
-        return Section("Errors", ("Fewer than two errors: there is no distribution to show.",))
-    transforms = jnp.asarray(step.transforms)
-    tests = {
-        "uniform (Pearson, 10 bins)": pit_uniformity(transforms),
-        "normal scores independent N(0, 1) (Berkowitz)": berkowitz(transforms),
-    }
-    table = pd.DataFrame(
-        [
-            {"law of the transforms": name, "statistic": float(t.statistic), "p": float(t.p_value)}
-            for name, t in tests.items()
-        ]
+        text = ("Fewer than two errors: there is no distribution to show.",)
+        return Section("Errors", text, (), (scores,))
+    compared = benchmark_table(step, losses)
+    compared.to_csv(folder / "benchmarks.csv", index=False)
+    tests = calibration_table(step, step.num_bins)
+    tests.to_csv(folder / "calibration.csv", index=False)
+    errors = step.errors[np.isfinite(step.errors)]
+    finding = (
+        f"Errors have mean {errors.mean():.3g}, standard deviation {errors.std(ddof=1):.3g}, and "
+        f"lie between {errors.min():.3g} and {errors.max():.3g}; a uniform law of the transforms "
+        f"has {p_text(tests['p'].iloc[0])} (Pearson)."
     )
-    picture = Picture(
+    picture = drawn(
         "errors",
-        plot_calibration(step, units, narrow=False),
         f"Errors ({units}) and where realised values lie in their forecast laws",
-        narrow=plot_calibration(step, units, narrow=True),
+        finding,
+        lambda narrow: plot_calibration(step, units, narrow=narrow),
     )
-    return Section("Errors", (), (picture,), (Table("Tests of calibration", table),))
+    caption = (
+        "Squared errors one step ahead against benchmarks; a ratio below 1 and a negative t favour "
+        f"the model. Tests need {LEAST_PAIRS} forecasts, that of Giacomini and White rolling "
+        "windows"
+    )
+    tables = (
+        scores,
+        Table(caption, compared, "benchmarks.csv", ACCURACY_DIGITS),
+        Table("Tests of calibration", tests, "calibration.csv"),
+    )
+    return Section("Errors", (finding,), (picture,), tables)
 
 
 def trading_sections(
@@ -209,33 +243,37 @@ def trading_sections(
     exposure.to_csv(folder / "exposure.csv")
     measured.to_csv(folder / "strategies.csv", index_label="strategy")
     groups = families(trading)
-    best = measured["annual_sharpe"].idxmax()
+    final, held = measured["final_wealth"], measured["mean_exposure"]
+    rich = (
+        f"1 becomes {final[BENCHMARK]:.3f} with {BENCHMARK}, at most {final.max():.3f} "
+        f"({final.idxmax()}) and at least {final.min():.3f} ({final.idxmin()})."
+    )
+    spread = f"Mean exposures lie between {held.min():.0%} and {held.max():.0%}."
     pictures = tuple(
-        Picture(
+        drawn(
             name,
-            plot_trading(table, groups, unit=unit, narrow=False),
             caption,
-            narrow=plot_trading(table, groups, unit=unit, narrow=True),
+            finding,
+            lambda narrow, t=table, u=unit: plot_trading(t, groups, unit=u, narrow=narrow),
         )
-        for name, table, unit, caption in (
-            ("wealth", wealth, "value of 1 at the start", "Wealth of the strategies"),
-            ("exposure", exposure, "share of wealth", "Share of wealth held in the asset"),
+        for name, table, unit, caption, finding in (
+            ("wealth", wealth, "value of 1 at the start", "Wealth of the strategies", rich),
+            ("exposure", 100.0 * exposure, "% of wealth", "Wealth held in the asset", spread),
         )
     )
-    text = (
-        f"Costs: {trading.cost:g} of the traded value. {best} has the highest Sharpe ratio "
-        f"({measured.loc[best, 'annual_sharpe']:.2f} a year; {BENCHMARK} "
-        f"{measured.loc[BENCHMARK, 'annual_sharpe']:.2f}).",
-    )
-    shown = pd.DataFrame({label: measured[name] for name, label in MEASURES.items()})
-    shown.insert(0, "strategy", shown.index)
-    digits: dict[str, int] = {"mean a step": 5, "volatility a step": 5}
-    tables = [Table("Measures of the strategies (log returns)", shown, "strategies.csv", digits)]
-    sections = [Section("Strategies", text, pictures)]
-    if tested is None:
-        note = "Too few returns for tests of Sharpe ratios."
-        return [*sections, Section("Measures", (note,), (), tuple(tables))]
-    tested.to_csv(folder / "sharpe_tests.csv", index=False)
-    caption = f"Sharpe ratios of simple returns against {BENCHMARK}, per year"
-    tables.append(Table(caption, tested, "sharpe_tests.csv"))
-    return [*sections, Section("Measures", (), (), tuple(tables))]
+    text = (f"Costs: {100 * trading.cost:g}% of the traded value. {rich} {spread}",)
+    shown = pd.DataFrame({"strategy": measured.index})
+    for name, (label, factor, _) in MEASURES.items():
+        shown[label] = factor * measured[name].to_numpy(float)
+    digits = {label: decimals for label, _, decimals in MEASURES.values()}
+    tables = [Table("Measures of the strategies' log returns", shown, "strategies.csv", digits)]
+    note = f"Tests of Sharpe ratios need {LEAST_CASES} returns and two strategies."
+    if tested is not None:
+        tested.to_csv(folder / "sharpe_tests.csv", index=False)
+        caption = f"Sharpe ratios of simple returns in excess of cash against {BENCHMARK}, per year"
+        tables.append(Table(caption, tested, "sharpe_tests.csv"))
+        note = (
+            f"{sharpe_sentence(tested)} A dash: returns that are a multiple of those of "
+            f"{BENCHMARK}, such as a constant mix without costs, have its Sharpe ratio."
+        )
+    return [Section("Strategies", text, pictures), Section("Measures", (note,), (), tuple(tables))]

@@ -34,7 +34,8 @@ class Picture:
 class Table:
     """A table as it is shown; `file` is the CSV beside the page that holds all its digits.
 
-    `decimals`: of all numbers, or by column (3 for those that are not named).
+    `decimals`: of all numbers, or by column (3 for those that are not named). Columns called "p" or
+    "p (...)" are p-values: one below 0.0005 is shown as < 0.001, not as zero.
     """
 
     caption: str
@@ -65,12 +66,18 @@ def base64_text(image: bytes) -> str:
     return base64.b64encode(image).decode("ascii")
 
 
+def is_p_value(head: str) -> bool:
+    """Whether a column is one of p-values, by its name."""
+    return head == "p" or head.startswith("p (")
+
+
 def cell(value: object, decimals: int) -> str:
     """One cell of a table: a number with its digits, a date by its day, NaN as a dash."""
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d}"
     if isinstance(value, float | np.floating):
-        return "–" if np.isnan(value) else f"{value:.{decimals}f}"
+        # Adding zero turns the negative zero of a small negative number into zero.
+        return "–" if np.isnan(value) else f"{round(float(value), decimals) + 0.0:.{decimals}f}"
     return str(value)
 
 
@@ -81,14 +88,18 @@ def shown(table: Table) -> dict[str, object]:
     digits = [
         decimals if isinstance(decimals, int) else decimals.get(str(column), 3) for column in frame
     ]
+    heads = list(map(str, frame.columns))
     rows = [
-        [cell(value, number) for value, number in zip(row, digits, strict=True)]
+        [
+            "< 0.001" if is_p_value(head) and value < 0.0005 else cell(value, number)
+            for head, value, number in zip(heads, row, digits, strict=True)
+        ]
         for row in frame.itertuples(index=False, name=None)
     ]
     return {
         "caption": table.caption,
         "file": table.file,
-        "head": list(zip(map(str, frame.columns), numeric, strict=True)),
+        "head": list(zip(heads, numeric, strict=True)),
         "rows": [
             [
                 (text, number, len(text) > LONG_TEXT)

@@ -69,10 +69,6 @@ def backtest(
         panel = with_delays(panel, delays)
     rows = origins.rows(panel.index, horizon)
     given, model = model, model.resolved(panel)
-    kept = None
-    if store is not None:
-        config = config_of(given, panel, origins, horizon, batch_size, key)
-        kept = ResultStore(store, config, facts())
     windows = stack_windows(model, panel, rows, origins, key)
     impl = None if key is None else str(jax.random.key_impl(key))
     devices = tuple(jax.local_devices())
@@ -80,6 +76,13 @@ def backtest(
         model, windows, horizon, impl, batch_size, memory_budget, devices
     )
     num_cases = len(windows.values)
+    kept = None
+    if store is not None:
+        # Parts are numbered by chunk, so a store belongs to one size of chunks (batch size times
+        # devices).
+        config = config_of(given, panel, origins, horizon, key)
+        config["windows_per_chunk"] = program.size * origins.refit
+        kept = ResultStore(store, config, facts())
     parts = []
     with follow("backtest", num_cases, 1, progress) as tell:
         for number, cases, places in chunks_of(num_cases, program.size):
@@ -142,7 +145,6 @@ def config_of(
     panel: Panel,
     origins: Origins,
     horizon: int,
-    batch_size: int | None,
     key: PRNGKeyArray | None,
 ) -> dict[str, Any]:
     """All that the results depend on, as JSON values; the panel by its checksum."""
@@ -159,7 +161,6 @@ def config_of(
         "delays": [str(delay) for delay in panel.delays],
         "origins": {"kind": type(origins).__name__, **fields},
         "horizon": horizon,
-        "batch_size": batch_size,
         "dtype": str(jnp.result_type(float)),
         "key": None if key is None else np.asarray(jax.random.key_data(key)).tolist(),
     }

@@ -13,7 +13,7 @@ import pandas as pd
 
 from jaxfc.compose.decomposition import DecomposedForecast
 from jaxfc.evaluation.intervals import interval_outliers, mean_interval_score
-from jaxfc.evaluation.scores import crps_draws, crps_gaussian, mae, rmse
+from jaxfc.evaluation.scores import crps_draws, crps_gaussian, mae, mean_over_cases, rmse
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.results import RESULTS, is_okay
 from jaxfc.running.windows import WindowFit
@@ -125,7 +125,7 @@ class Backtest:
             "num_cases": np.isfinite(self.realised).sum(axis=0),
             "rmse": rmse(jnp.asarray(self.mean), realised),
             "mae": mae(jnp.asarray(self.mean), realised),
-            "crps": jnp.nanmean(crps, axis=0),
+            "crps": mean_over_cases(crps, realised),
         }
         for level in levels:
             lower, upper = map(jnp.asarray, self.interval(level))

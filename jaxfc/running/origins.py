@@ -16,10 +16,10 @@ from jaxfc.typing import Int
 class Origins(abc.ABC):
     """Rows at whose ends forecasts are made; `window` rows at least precede each.
 
-    They end `step` rows apart. The first is the first row at or after `start` with `window` rows up
-    to it, or such that there are `num_origins` of them (not both); the last leaves `horizon` rows
-    after it. Models are estimated at every `refit`-th origin; in between their parameters stay and
-    forecasts start from the data of the day (`Fitted.given`).
+    They end `step` rows apart. The first is the first row at or after `start`, which must have
+    `window` rows up to it, or such that there are `num_origins` of them (not both); the last leaves
+    `horizon` rows after it. Models are estimated at every `refit`-th origin; in between their
+    parameters stay and forecasts start from the data of the day (`Fitted.given`).
     """
 
     window: int
@@ -89,7 +89,8 @@ class Expanding(Origins):
     So that all origins share one program, unobserved rows stand before the data of the earlier
     ones. What is estimated row by row does not notice. A factor model's likelihood is the same; its
     estimates may differ in the third digit from those without these rows where the M-step leaves
-    the initial law out (`initial="stationary"`).
+    the initial law out (`initial="stationary"`). Two-step methods and selections of the number of
+    factors would fill these rows, and refuse them.
     """
 
     __doc__ = f"{__doc__}\n\n{Origins.__doc__}"

@@ -158,6 +158,8 @@ def test_residuals_have_the_scale_they_should(regression):
     found, weights = regression
     keys = jax.random.split(jax.random.key(0), 20_000)
     recent = ewma(np.asarray(found.residuals), np.asarray(weights), 0.9)
+    # The variance of the regression allows for its coefficients, a mean of squares does not.
+    recent *= float(found.variance * weights.sum() / jnp.sum(found.residuals**2))
     cases = [
         (NormalResiduals(), found.variance),
         (EmpiricalResiduals(), found.variance),
@@ -169,5 +171,6 @@ def test_residuals_have_the_scale_they_should(regression):
         kurtosis = np.mean(draws**4) / np.mean(draws**2) ** 2
         error = np.sqrt((kurtosis - 1.0) / draws.size)
         assert abs(np.mean(draws**2) / variance - 1.0) < 5 * error
+        assert abs(draws.mean()) < 5 * np.sqrt(variance / draws.size)
     values = np.asarray(jax.vmap(lambda k: cases[1][0].draw(found, weights, 2, key=k))(keys))
     assert len(np.unique(values)) <= int(weights.sum())

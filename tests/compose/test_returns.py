@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 import jaxfc
-from jaxfc.compose import FactorARX, SizeSelection, Trajectories
+from jaxfc.compose import FactorARX, SizeSelection, Trajectories, VolatilityScaled
 from jaxfc.compose.arx_forecast import paths_of
 from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.paths import path_moments
+from jaxfc.results import is_okay
 
 NUM_WEEKS, NAMES = 90, ["a", "b", "c", "d", "e", "index"]
 KEY = jax.random.key(7)
@@ -273,6 +274,33 @@ def test_two_step_estimation_of_a_mixed_panel(panel):
         fitted.given(*mixed.arrays(), aggregation=mixed.aggregation)
 
 
+def test_an_unknown_last_return_gives_no_forecast(panel, fitted):
+    """No zero stands for it, and the result says so."""
+    values, observed = panel.arrays()
+    now = fitted.given(values, observed.at[-1, 5].set(False))
+    assert not bool(is_okay(now.result))
+    assert np.all(np.isnan(ahead(now).mean))
+    fine = fitted.given(values, observed.at[-4, 5].set(False))
+    assert bool(is_okay(fine.result)) and np.all(np.isfinite(ahead(fine).mean))
+    alone = FactorARX(0, None, 1, 0).estimate(values[:, 5:], observed[:, 5:].at[-1].set(False))
+    assert not bool(is_okay(alone.result))
+
+
+def test_simulation_does_not_follow_the_options_of_intervals(fitted):
+    quiet = eqx.tree_at(lambda f: f.model.intervals, fitted, certain())
+    paths = [f.simulate(300, key=jax.random.key(1)) for f in (fitted, quiet)]
+    np.testing.assert_array_equal(*paths)
+
+
+def test_single_precision(panel):
+    values, observed = panel.arrays()
+    model = dataclasses.replace(MODEL.resolved(panel), intervals=Trajectories(50))
+    low = model.estimate(values.astype(jnp.float32), observed).forecast(2, key=KEY)
+    assert low.mean.dtype == jnp.float32
+    wide = model.estimate(values, observed).forecast(2, key=KEY)
+    np.testing.assert_allclose(low.std, wide.std, rtol=0.5)
+
+
 def test_bad_input(panel):
     with pytest.raises(ValueError, match="no series 'gold'"):
         FactorARX("gold", FACTORS).fit(panel)
@@ -282,6 +310,15 @@ def test_bad_input(panel):
         MODEL.fit(panel.window(0, 9))
     with pytest.raises(ValueError, match="exceeds the 2 lags"):
         FactorARX("index", FACTORS, 1, 3)
+    for wrong in (-1, 6):
+        with pytest.raises(ValueError, match="is no column of 6 series"):
+            FactorARX(wrong, FACTORS).fit(panel)
+    with pytest.raises(ValueError, match="min_own_lags must lie between 0 and 2, got 5"):
+        FactorARX("index", FACTORS, 2, 1, selection=SizeSelection(min_own_lags=5))
+    with pytest.raises(ValueError, match="min_factor_lags must lie between 0 and 1, got 2"):
+        FactorARX("index", FACTORS, 2, 2, selection=SizeSelection(min_factor_lags=2))
+    with pytest.raises(ValueError, match="decay must lie in"):
+        VolatilityScaled(1.5)
     with pytest.raises(ValueError, match="go together"):
         FactorARX("index", None, 1, 1)
     with pytest.raises(ValueError, match="no law"):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from jaxfc.batching import map_in_batches
-from jaxfc.compose import DecomposedForecast, FactorARX, Trajectories
+from jaxfc.compose import DecomposedForecast, FactorARX, SizeSelection, Trajectories
 from jaxfc.evaluation.benchmarks import FirstOrder
 from jaxfc.factors import EM, PPCA, DynamicFactorModel, TwoStepEM
 from jaxfc.panel import Panel
@@ -140,6 +140,19 @@ def test_expanding_windows_equal_the_loop(panel):
     np.testing.assert_allclose(done.mean[0], model.fit(first).forecast(1).mean, atol=1e-10)
 
 
+def test_what_would_fill_the_rows_before_the_data_is_refused(panel):
+    """Expanding windows begin with unobserved rows."""
+    origins = Expanding(window=40, step=5, num_origins=3)
+    with pytest.raises(ValueError, match=r"begins with 10 rows .* TwoStepEM would fill"):
+        backtest(MIXED, panel, origins)
+    choosing = dataclasses.replace(RETURNS, selection=SizeSelection())
+    choosing = dataclasses.replace(choosing, factors=DynamicFactorModel(2, 1))
+    frame = panel.to_frame()[list("abcd")]
+    wide = Panel.from_frame(frame.assign(f=frame["b"] ** 2, g=frame["c"] ** 2))
+    with pytest.raises(ValueError, match=r"begins with 10 rows .* a selection"):
+        backtest(choosing, wide, origins, key=jax.random.key(0))
+
+
 def test_parameters_stay_between_estimations(panel):
     weekly = panel.select(list("abcd"))
     origins = Rolling(window=30, num_origins=5, refit=3)
@@ -223,6 +236,11 @@ def test_a_stopped_backtest_goes_on(panel, drawn, tmp_path, monkeypatch):
     done = backtest(RETURNS, weekly, ORIGINS, 2, store=tmp_path / "store", **options)
     np.testing.assert_array_equal(done.draws, drawn.draws)
     assert len(list((tmp_path / "store").glob("cell*.parquet"))) == 3 and len(written) == 2
+    # Chunks of another size would be other windows under the same numbers.
+    with pytest.raises(ValueError, match=r"another configuration: windows_per_chunk differ"):
+        backtest(
+            RETURNS, weekly, ORIGINS, 2, store=tmp_path / "store", batch_size=3, key=options["key"]
+        )
     with pytest.raises(ValueError, match=r"another configuration: origins differ"):
         backtest(
             RETURNS,
