@@ -80,9 +80,9 @@ def backtest(
     if store is not None:
         # Parts are numbered by chunk, so a store belongs to one size of chunks (batch size times
         # devices).
-        config = config_of(given, panel, origins, horizon, key)
-        config["windows_per_chunk"] = program.size * origins.refit
-        kept = ResultStore(store, config, facts())
+        described = config_of(given, panel, origins, horizon, key)
+        size = {"windows_per_chunk": program.size * origins.refit}
+        kept = ResultStore(store, described | size, facts())
     parts = []
     with follow("backtest", num_cases, 1, progress) as tell:
         for number, cases, places in chunks_of(num_cases, program.size):
