@@ -53,10 +53,9 @@ def read_h15(path: Path) -> pd.Series:
     return values
 
 
-def weekly_series(folder: Path) -> tuple[pd.DataFrame, dict[str, list[str]], pd.Series]:
+def weekly_series(folder: Path) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Fridays: changes of yields (percentage points), log changes of euro, oil and index."""
-    closes = weekly_closes(sp500())
-    columns = {TARGET: log_changes(closes, "Close")}
+    columns = {TARGET: log_changes(weekly_closes(sp500()), "Close")}
     groups: dict[str, list[str]] = {"Treasuries": [], "Money market": []}
     for tenor in TREASURIES:
         columns[f"T{tenor}"] = read_h15(folder / f"WGS{tenor}.txt").diff()
@@ -68,7 +67,7 @@ def weekly_series(folder: Path) -> tuple[pd.DataFrame, dict[str, list[str]], pd.
     columns["EURUSD"] = log_changes(weekly_closes(euro), "DEXUSEU")
     columns["OIL"] = log_changes(weekly_closes(wti()), "WTI")
     groups["FX and oil"] = ["EURUSD", "OIL"]
-    return pd.DataFrame(columns).loc[FIRST:LAST], groups, closes["Close"].loc["1999-01-08":LAST]
+    return pd.DataFrame(columns).loc[FIRST:LAST], groups
 
 
 def monthly_series(folder: Path) -> pd.DataFrame:
@@ -91,10 +90,10 @@ def returns_panel(data: str | None, *, incomplete: bool = True) -> IndexPanel:
 
     **Raises:** `FileNotFoundError` where the shared data or a package with data is missing.
     """
-    weekly, groups, closes = weekly_series(shared_folder(data, "us_rates_weekly"))
+    weekly, groups = weekly_series(shared_folder(data, "us_rates_weekly"))
     if not incomplete:
         panel = jaxfc.Panel.from_frames({"W-FRI": weekly})
-        return IndexPanel(panel, closes, groups | {"Own": [TARGET]})
+        return IndexPanel(panel, groups | {"Own": [TARGET]})
     monthly = monthly_series(shared_folder(data, "fredmd_vintages"))
     gdp = log_changes(fred_md_gdp().quarterly.dropna(), "GDPC1").loc["1999-09-30":"2015-12-31"]
     kinds, delays = {"GDP": "change_in_flow"}, {"GDP": "30D"}
@@ -104,4 +103,4 @@ def returns_panel(data: str | None, *, incomplete: bool = True) -> IndexPanel:
     groups["Demand"].append("GDP")
     frames = {"W-FRI": weekly, "M": monthly, "Q": gdp.to_frame("GDP")}
     panel = jaxfc.Panel.from_frames(frames, kinds=kinds, delays=delays)
-    return IndexPanel(panel, closes, groups | {"Own": [TARGET]})
+    return IndexPanel(panel, groups | {"Own": [TARGET]})

@@ -9,13 +9,10 @@ import pandas as pd
 import jaxfc
 from jaxfc.evaluation import (
     AdaptiveConformal,
-    conditional_coverage,
+    coverage_table,
     ewma_volatility,
-    interval_outliers,
-    mean_interval_score,
-    outliers,
-    unconditional_coverage,
 )
+from jaxfc.report.backtest_data import LEVELS, bounds_of
 from jaxfc.running import Backtest
 from jaxfc.trading import (
     CPPI,
@@ -28,7 +25,6 @@ from jaxfc.trading import (
     views_of,
 )
 
-LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 CRISIS = ("2008-01-01", "2009-12-31")
 
 
@@ -57,8 +53,7 @@ def loss_series(
 
 def bounds(done: Backtest) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Lower and upper ends, weeks x levels."""
-    ends = [done.interval(level) for level in LEVELS]
-    lower, upper = (np.stack([e[side][:, 0, 0] for e in ends], axis=1) for side in (0, 1))
+    lower, upper = bounds_of(done, 0, LEVELS)
     return jnp.asarray(lower), jnp.asarray(upper)
 
 
@@ -84,26 +79,16 @@ def interval_table(done: Mapping[str, Backtest]) -> pd.DataFrame:
     dates = pd.DatetimeIndex(done["all"].dates[:, 0])
     crisis = (dates >= CRISIS[0]) & (dates <= CRISIS[1])
     periods = {"all weeks": np.ones(len(dates), bool), "2008 and 2009": crisis}
-    rows = []
-    for name, (lower, upper) in every.items():
-        for period, weeks in periods.items():
-            outcome = jnp.asarray(np.where(weeks, realised, np.nan))
-            for i, level in enumerate(LEVELS):
-                ends = lower[:, i], upper[:, i]
-                missed = outliers(*ends, outcome)
-                alpha = 1.0 - level
-                row = {
-                    "intervals": name,
-                    "period": period,
-                    "level": level,
-                    "outside": float(interval_outliers(*ends, outcome)),
-                    "target": alpha,
-                    "MIS": float(mean_interval_score(*ends, outcome, level)),
-                    "kupiec_p": float(unconditional_coverage(missed, alpha).p_value),
-                    "christoffersen_p": float(conditional_coverage(missed, alpha).p_value),
-                }
-                rows.append(row)
-    return pd.DataFrame(rows)
+    tables = [
+        coverage_table(lower, upper, np.where(weeks, realised, np.nan), LEVELS).assign(
+            intervals=name, period=period
+        )
+        for name, (lower, upper) in every.items()
+        for period, weeks in periods.items()
+    ]
+    order = ["intervals", "period", "level", "outside", "target", "MIS"]
+    columns = [*order, "kupiec_p", "christoffersen_p"]
+    return pd.DataFrame(pd.concat(tables, ignore_index=True)[columns])
 
 
 def strategy_paths(done: Backtest) -> dict[str, WealthPath]:

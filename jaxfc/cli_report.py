@@ -71,6 +71,7 @@ def report(
 
 def demo_returns(out: Path, quick: bool) -> None:
     """The page of a backtest of S&P 500 returns on data that ship inside packages."""
+    from jaxfc.index_panel import index_panel
     from jaxfc.report.returns_demo import QUICK, ReturnsConfig, run_returns_demo, write_returns_demo
 
     config = QUICK if quick else ReturnsConfig()
@@ -78,9 +79,10 @@ def demo_returns(out: Path, quick: bool) -> None:
         f"{config.num_origins} windows of {config.window} weeks: each chooses its sizes, estimates "
         f"and draws {config.num_draws} trajectories."
     )
-    done = run_returns_demo(config)
+    data = index_panel(incomplete=config.incomplete)
+    done = run_returns_demo(config, data)
     scores = done.scores().iloc[0]
     print(
         f"RMSE {scores['rmse']:.4f}, {scores['outside 90%']:.1%} of the returns outside the 90% "
-        f"intervals. Written to {write_returns_demo(done, config, out)}"
+        f"intervals. Written to {write_returns_demo(done, config, data, out)}"
     )

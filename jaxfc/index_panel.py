@@ -21,11 +21,9 @@ FIRST, LAST = "1999-01-15", "2016-02-05"  # the 891 weeks of Defend et al. (2021
 
 
 class IndexPanel(NamedTuple):
-    """A panel with the weekly log return of the index, its closes from the week before, and the
-    series by group of drivers."""
+    """A panel with the weekly log return of the index, and the series by group of drivers."""
 
     panel: Panel
-    closes: pd.Series
     groups: dict[str, list[str]]
 
 
@@ -44,20 +42,19 @@ def index_panel(*, incomplete: bool = True) -> IndexPanel:
 
     Source: as shipped by arch and skfolio (`jaxfc.datasets`).
     """
-    closes = weekly_closes(sp500())
+    stocks = weekly_closes(us_stocks())
     weekly = pd.DataFrame(
         {
-            TARGET: log_changes(closes, "Close"),
+            TARGET: log_changes(weekly_closes(sp500()), "Close"),
             "NASDAQ": log_changes(weekly_closes(nasdaq()), "Close"),
             "OIL": log_changes(weekly_closes(wti()), "WTI"),
-            "EXXON": log_changes(weekly_closes(us_stocks()), "XOM"),
-            "JPMORGAN": log_changes(weekly_closes(us_stocks()), "JPM"),
+            "EXXON": log_changes(stocks, "XOM"),
+            "JPMORGAN": log_changes(stocks, "JPM"),
         }
     ).loc[FIRST:LAST]
     groups = {"Equity": ["NASDAQ", "EXXON", "JPMORGAN"], "Oil": ["OIL"], "Own": [TARGET]}
-    closes = closes["Close"].loc["1999-01-08":LAST]
     if not incomplete:
-        return IndexPanel(Panel.from_frames({"W-FRI": weekly}), closes, groups)
+        return IndexPanel(Panel.from_frames({"W-FRI": weekly}), groups)
     yields = corporate_yields()
     monthly = pd.DataFrame(
         {
@@ -70,4 +67,4 @@ def index_panel(*, incomplete: bool = True) -> IndexPanel:
     delays = {"AAA": "1D", "BAA_AAA": "1D", "CORE_CPI": "16D"}
     panel = Panel.from_frames({"W-FRI": weekly, "M": monthly}, kinds=kinds, delays=delays)
     groups |= {"Corporates": ["AAA", "BAA_AAA"], "Inflation": ["CORE_CPI"]}
-    return IndexPanel(panel, closes, groups)
+    return IndexPanel(panel, groups)

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.compose.decomposition import DecomposedForecast
-from jaxfc.compose.regression import active_columns, row_weights
 from jaxfc.compose.trajectories import Drawn, Trajectories, carry_ahead, draw_regressions, lag_rows
 from jaxfc.factors import FittedFactorModel
 from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.coupled import centred_values
-from jaxfc.factors.dynamics import simulate_paths
-from jaxfc.factors.paths import FactorPaths, extended_path, factor_paths, mean_path
+from jaxfc.factors.dynamics import extended_path, simulate_paths
+from jaxfc.factors.paths import FactorPaths, factor_paths, mean_path
 from jaxfc.typing import Array, Float, PRNGKeyArray
 
 if TYPE_CHECKING:
@@ -65,10 +64,9 @@ def decomposed_forecast(
 def last_returns(fitted: "FittedFactorARX", now: "ReturnData") -> Float[Array, " lags"]:
     """r_T, r_{T-1}, ..., in units of `scale`; NaN where a lag that is used was not observed: the
     forecast is not known then, and no zero stands for it."""
-    number = fitted.model.num_own_lags
-    values, seen = now.returns[::-1][:number], now.seen[::-1][:number]
-    used = jnp.arange(1, number + 1) <= fitted.sizes.num_own_lags
-    return jnp.where(used & ~seen, jnp.nan, values) / fitted.scale
+    values = now.returns[::-1][: fitted.model.num_own_lags]
+    unknown = fitted.model.unknown_lags(now, fitted.sizes)
+    return jnp.where(unknown, jnp.nan, values) / fitted.scale
 
 
 def paths_of(
@@ -91,18 +89,11 @@ def draw_trajectories(
     fitted: "FittedFactorARX", paths: FactorPaths, horizon: int, *, key: PRNGKeyArray
 ) -> Drawn:
     """Coefficients and residuals of every trajectory, in units of `scale`."""
-    model, data, sizes = fitted.model, fitted.data, fitted.sizes
-    weights = row_weights(
-        data.seen,
-        sizes.num_own_lags,
-        sizes.num_factor_lags,
-        model.num_own_lags,
-        data.returns.dtype,
-    )
+    model = fitted.model
+    active, weights = model.used(fitted.data, fitted.sizes)
     numbers = model.num_own_lags, model.num_factor_lags
-    active = active_columns(sizes, model.max_factors, *numbers)
     drawn_paths = paths.mean + paths.deviations
-    returns = data.returns / fitted.scale
+    returns = fitted.data.returns / fitted.scale
     return draw_regressions(
         model.intervals, returns, weights, drawn_paths, active, *numbers, horizon, key=key
     )

@@ -73,11 +73,18 @@ def expected_moments(
     )
 
 
+def expected_variance(
+    moments: ExpectedMoments, active: Bool[Array, " regressors"]
+) -> Float[Array, ""]:
+    """v, at least squares on the expected moments."""
+    coefficients, _ = solve_normal_equations(moments.gram, moments.cross, active)
+    # At the solution the expected sum of squares is r'r - theta' sum zh r.
+    return (moments.square - coefficients @ moments.cross) / moments.count
+
+
 def adjusted_aic(moments: ExpectedMoments, active: Bool[Array, " regressors"]) -> Float[Array, ""]:
     """n ln v + 2 (number of coefficients)."""
-    coefficients, _ = solve_normal_equations(moments.gram, moments.cross, active)
-    # At the least-squares solution the expected sum of squares is r'r - theta' sum zh r.
-    variance = (moments.square - coefficients @ moments.cross) / moments.count
+    variance = expected_variance(moments, active)
     return moments.count * jnp.log(variance) + 2.0 * jnp.sum(active)
 
 

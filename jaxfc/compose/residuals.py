@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxfc.compose.regression import Regression
+from jaxfc.compose.regression import Regression, lagged
+from jaxfc.discounting import discounted_sums
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 
 
@@ -60,23 +61,15 @@ class VolatilityScaled(Residuals):
             raise ValueError(f"decay must lie in (0, 1], got {float(self.decay):g}.")
 
     def draw(self, regression, weights, horizon, *, key):
-        squares, decay = regression.residuals**2, self.decay.astype(weights.dtype)
-
-        def advance(state, row):
-            total, mass = state
-            square, weight = row
-            known = total / jnp.maximum(mass, jnp.finfo(weights.dtype).tiny)
-            kept = jnp.where(weight > 0, decay, 1.0)
-            return (kept * total + square, kept * mass + weight), known
-
-        start = (jnp.zeros_like(squares[0]), jnp.zeros_like(squares[0]))
-        (total, mass), known = jax.lax.scan(advance, start, (squares, weights))
+        squares = regression.residuals**2
+        totals, masses = discounted_sums(squares, weights > 0, self.decay.astype(weights.dtype))
         # In the units of the regression's variance, which allows for its coefficients.
         free = regression.variance * jnp.sum(weights) / jnp.sum(squares)
-        variance = free * total / mass
+        variance = free * totals[-1] / masses[-1]
         if not self.empirical:
             noise = jax.random.normal(key, (horizon,), weights.dtype)
             return jnp.sqrt(variance) * noise
+        known = lagged(totals, 1) / jnp.maximum(lagged(masses, 1), jnp.finfo(weights.dtype).tiny)
         # The first rows have next to no volatility before them.
         count = jnp.cumsum(weights)
         settled = weights * (count > jnp.minimum(20.0, 0.5 * count[-1]))

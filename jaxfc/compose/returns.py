@@ -10,13 +10,8 @@ import numpy as np
 from jaxfc.compose.arx_checks import check_arx_selection, check_column, check_minima, check_target
 from jaxfc.compose.arx_forecast import decomposed_forecast, simulate_returns
 from jaxfc.compose.decomposition import DecomposedForecast
-from jaxfc.compose.lag_selection import choose_lags, expected_moments
-from jaxfc.compose.regression import (
-    Sizes,
-    active_columns,
-    row_weights,
-    solve_normal_equations,
-)
+from jaxfc.compose.lag_selection import choose_lags, expected_moments, expected_variance
+from jaxfc.compose.regression import Sizes, active_columns, row_weights
 from jaxfc.compose.trajectories import Trajectories
 from jaxfc.factors import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.candidate import Candidate
@@ -127,8 +122,9 @@ class FactorARX(Model):
         place = self.position(panel.names)
         check_target(self, panel, place)
         if self.factors is not None:
-            check_arx_selection(self, panel.select(self.factor_names(panel.names)))
-            self.factors.check(panel.select(self.factor_names(panel.names)))
+            others = panel.select(self.factor_names(panel.names))
+            check_arx_selection(self, others)
+            self.factors.check(others)
 
     def estimate(
         self,
@@ -158,24 +154,14 @@ class FactorARX(Model):
                 sizes,
                 (choice.num_own_lags, choice.num_factor_lags),
             )
-        active = active_columns(sizes, self.max_factors, *numbers)
-        weights = row_weights(
-            data.seen,
-            sizes.num_own_lags,
-            sizes.num_factor_lags,
-            self.num_own_lags,
-            returns.dtype,
-        )
+        active, weights = self.used(data, sizes)
         expected = expected_moments(returns, weights, means, lag_covs, *numbers)
-        coefficients, _ = solve_normal_equations(expected.gram, expected.cross, active)
-        variance = (expected.square - coefficients @ expected.cross) / expected.count
+        variance = expected_variance(expected, active)
         loglik = -0.5 * expected.count * (jnp.log(2.0 * jnp.pi * variance * scale**2) + 1.0)
         result = SUCCESSFUL if factors is None else factors.result
         # No admissible candidate, or no return to start from, is a failure and no smaller model.
-        known = jnp.all(data.seen[::-1][: self.num_own_lags] | self.unused_lags(sizes))
-        result = select(
-            jnp.isfinite(loglik) & found & known, result, cast(RESULTS, RESULTS.diverged)
-        )
+        fine = jnp.isfinite(loglik) & found & ~jnp.any(self.unknown_lags(data, sizes))
+        result = select(fine, result, cast(RESULTS, RESULTS.diverged))
         return FittedFactorARX(
             model=self,
             factors=factors,
@@ -188,9 +174,18 @@ class FactorARX(Model):
             result=result,
         )
 
-    def unused_lags(self, sizes: Sizes) -> Bool[Array, " lags"]:
-        """Own lags, newest first, that a model of these sizes does not have."""
-        return jnp.arange(1, self.num_own_lags + 1) > sizes.num_own_lags
+    def used(
+        self, data: "ReturnData", sizes: Sizes
+    ) -> tuple[Bool[Array, " regressors"], Float[Array, " time"]]:
+        """Columns that a model of these sizes has, and the weights of the rows it can use."""
+        lags = sizes.num_own_lags, sizes.num_factor_lags
+        active = active_columns(sizes, self.max_factors, self.num_own_lags, self.num_factor_lags)
+        return active, row_weights(data.seen, *lags, self.num_own_lags, data.returns.dtype)
+
+    def unknown_lags(self, data: "ReturnData", sizes: Sizes) -> Bool[Array, " lags"]:
+        """Which of r_T, r_{T-1}, ... a forecast would start from and were not observed."""
+        used = jnp.arange(1, self.num_own_lags + 1) <= sizes.num_own_lags
+        return used & ~data.seen[::-1][: self.num_own_lags]
 
     def split(
         self,
@@ -297,10 +292,8 @@ class FittedFactorARX(Fitted):
         factors = None
         if self.factors is not None:
             factors = self.factors.given(now.values, now.observed, aggregation=now.aggregation)
-        known = jnp.all(
-            now.seen[::-1][: self.model.num_own_lags] | self.model.unused_lags(self.sizes)
-        )
-        result = select(known, self.result, cast(RESULTS, RESULTS.diverged))
+        unknown = jnp.any(self.model.unknown_lags(now, self.sizes))
+        result = select(unknown, cast(RESULTS, RESULTS.diverged), self.result)
         return dataclasses.replace(self, now=(now, factors), result=result)
 
     def forecast_names(self, names: tuple[str, ...]) -> tuple[str, ...]:

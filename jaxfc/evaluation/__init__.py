@@ -23,6 +23,7 @@ from jaxfc.evaluation.conformal import (
     ewma_volatility,
     volatility_scaled,
 )
+from jaxfc.evaluation.coverage_table import coverage_table
 from jaxfc.evaluation.hypothesis import HypothesisTest
 from jaxfc.evaluation.intervals import (
     interval_outliers,
@@ -93,6 +94,7 @@ __all__ = [
     "bootstrap_sharpe_difference",
     "conditional_coverage",
     "coverage",
+    "coverage_table",
     "crps_draws",
     "crps_gaussian",
     "deflated_sharpe",

@@ -18,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.discounting import discounted_sums
 from jaxfc.evaluation.intervals import Bounds, Level, Outcomes, beside, level_beside, outside
 from jaxfc.evaluation.scores import known
 from jaxfc.typing import Array, Float, as_scalar
@@ -211,20 +212,10 @@ def ewma_volatility(
     rate = jnp.asarray(decay, dtype=residuals.dtype)
     nothing = jnp.full((delay, *residuals.shape[1:]), jnp.nan, dtype=residuals.dtype)
     arriving = jnp.concatenate([nothing, residuals])[: residuals.shape[0]]
-    zero = jnp.zeros(residuals.shape[1:], dtype=residuals.dtype)
-
-    def one_case(carry, residual):
-        squares, weight = carry
-        came = jnp.isfinite(residual)
-        square = jnp.where(came, residual, 0.0) ** 2
-        squares = jnp.where(came, rate * squares + square, squares)
-        weight = jnp.where(came, rate * weight + 1.0, weight)
-        some = (weight > 0.0) & (squares > 0.0)
-        root = jnp.sqrt(jnp.where(some, squares / jnp.where(some, weight, 1.0), 1.0))
-        volatility = jnp.where(some, root, jnp.where(weight > 0.0, 0.0, jnp.nan))
-        return (squares, weight), volatility
-
-    return jax.lax.scan(one_case, (zero, zero), arriving)[1]
+    squares, weight = discounted_sums(known(arriving) ** 2, jnp.isfinite(arriving), rate)
+    some = (weight > 0.0) & (squares > 0.0)
+    root = jnp.sqrt(jnp.where(some, squares / jnp.where(some, weight, 1.0), 1.0))
+    return jnp.where(some, root, jnp.where(weight > 0.0, 0.0, jnp.nan))
 
 
 def volatility_scaled(

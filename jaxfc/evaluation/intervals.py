@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxfc.evaluation.scores import known, mean_over_cases
+from jaxfc.evaluation.scores import check_draws, known, mean_over_cases
 from jaxfc.typing import Array, Float, PRNGKeyArray
 
 Outcomes = Float[Array, "cases *outcome"] | Float[np.ndarray, "cases *outcome"]
@@ -167,9 +167,3 @@ def level_beside(level: Level, bounds: Bounds) -> Float[Array, "*one_case"]:
     if values.ndim == 1 and bounds.ndim == 1:
         raise ValueError("several levels need bounds with a last axis for them; got one of cases.")
     return jnp.broadcast_to(jnp.asarray(values, dtype=jnp.result_type(bounds)), bounds.shape[1:])
-
-
-def check_draws(draws: Array) -> None:
-    """Refuses an ensemble of one."""
-    if draws.shape[0] < 2:
-        raise ValueError(f"an ensemble needs at least 2 draws, got {draws.shape[0]}.")

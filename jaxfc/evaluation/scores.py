@@ -59,9 +59,8 @@ def crps_draws(
 
     **Raises:** `ValueError` for fewer than 2 draws.
     """
+    check_draws(draws)
     num_draws = draws.shape[0]
-    if num_draws < 2:
-        raise ValueError(f"an ensemble needs at least 2 draws, got {num_draws}.")
     error = jnp.mean(jnp.abs(draws - known(realised)), axis=0)
     # sum_{i<j} |x_i - x_j| from the sorted draws: O(draws log draws) instead of draws^2.
     ordered = jnp.sort(draws, axis=0)
@@ -95,6 +94,12 @@ def difference_t_statistic(losses: Cases, benchmark_losses: Cases) -> Float[Arra
     mean = jnp.sum(differences, axis=0) / count
     squares = jnp.sum(jnp.where(counted, (differences - mean) ** 2, 0.0), axis=0)
     return mean / jnp.sqrt(squares / (count - 1) / count)
+
+
+def check_draws(draws: Array | np.ndarray) -> None:
+    """Refuses an ensemble of one."""
+    if draws.shape[0] < 2:
+        raise ValueError(f"an ensemble needs at least 2 draws, got {draws.shape[0]}.")
 
 
 def known(realised: Cases) -> Float[Array, "cases *rest"]:

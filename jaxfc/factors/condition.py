@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxfc.factors.ahead import memory_fields
 from jaxfc.factors.coupled import make_coupling
-from jaxfc.factors.em import PanelData, completed_data
+from jaxfc.factors.em import Expectation, PanelData, completed_data
 from jaxfc.factors.methods import EM, PCA, Candidate
 from jaxfc.factors.model import FittedFactorModel
 from jaxfc.typing import Array, Bool, Float
@@ -41,6 +41,33 @@ def fitted_data(fitted: FittedFactorModel) -> PanelData:
     return PanelData(fitted.completed, mask, coupling=fitted.coupling)
 
 
+def panel_data(
+    fitted: FittedFactorModel,
+    values: Float[Array, "time series"],
+    observed: Bool[Array, "time series"],
+    aggregation: AggregationRows | None,
+) -> PanelData:
+    """Any panel as the fitted model reads it, standardised."""
+    model, mask = fitted.model, observed.astype(values.dtype)
+    weighted = model.weighting is not None
+    coupling = make_coupling(model.errors, model.flows, mask, aggregation, weighted)
+    return PanelData(fitted.scaling.standardise(values, mask, aggregation), mask, coupling=coupling)
+
+
+def expectation(fitted: FittedFactorModel, data: PanelData) -> Expectation:
+    """One E-step at the fitted parameters."""
+    return EM().step(fitted.model, Candidate()).expect(fitted.parameters, data)
+
+
+def refuse_regressed_factors(fitted: FittedFactorModel) -> None:
+    """Raise `ValueError` for principal components, whose factors have no law given data."""
+    if isinstance(fitted.model.method, PCA):
+        raise ValueError(
+            "the factors of PCA() are least-squares regressions, not moments of the model given "
+            "data; use PPCA(), EM() or TwoStepEM()."
+        )
+
+
 def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:
     """The fitted model with the factors' law given another (standardised) panel; pure.
 
@@ -50,14 +77,10 @@ def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:
     **Raises:** `ValueError` for principal components, whose factors are regressions, no moments of
     the model.
     """
-    if isinstance(fitted.model.method, PCA):
-        raise ValueError(
-            "the factors of PCA() are least-squares regressions, not moments of the model given "
-            "data; use PPCA(), EM() or TwoStepEM()."
-        )
+    refuse_regressed_factors(fitted)
     model = fitted.model
-    expectation = EM().step(model, Candidate()).expect(fitted.parameters, data)
-    posterior, memory = expectation.posterior, model.memory
+    given_data = expectation(fitted, data)
+    posterior, memory = given_data.posterior, model.memory
     num_periods = posterior.means.shape[0]
     log_scale = jnp.sum(jnp.sum(data.observed, axis=0) * jnp.log(fitted.scaling.scale))
     return dataclasses.replace(
@@ -68,7 +91,7 @@ def condition(fitted: FittedFactorModel, data: PanelData) -> FittedFactorModel:
         last_cov=posterior.joint_cov(range(num_periods - memory, num_periods)),
         completed=data.values,
         observed=data.observed > 0,
-        loglik=expectation.loglik - log_scale,
+        loglik=given_data.loglik - log_scale,
         **memory_fields(fitted.parameters, data),
     )
 
@@ -91,7 +114,4 @@ def given(
             f"the weights of {type(model.weighting).__name__} belong to the rows that were fitted "
             "and say nothing of other data; fit again, or use no weighting."
         )
-    mask = observed.astype(values.dtype)
-    coupling = make_coupling(model.errors, model.flows, mask, aggregation)
-    standardised = fitted.scaling.standardise(values, mask, aggregation)
-    return condition(fitted, PanelData(standardised, mask, coupling=coupling))
+    return condition(fitted, panel_data(fitted, values, observed, aggregation))

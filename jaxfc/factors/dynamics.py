@@ -32,6 +32,28 @@ def impulse_maps(
     return maps[:, : num_lags * num_factors], maps[:, num_lags * num_factors :]
 
 
+def extended_path(
+    transition: Float[Array, "lags factors factors"],
+    path: Float[Array, "time factors"],
+    innovations: Float[Array, "steps factors"],
+) -> Float[Array, "extended factors"]:
+    """The path and what follows from it: f_t = sum_l A_l f_{t-l} + u_t for the given innovations
+    (with no lags, the innovations are the factors)."""
+    num_lags = transition.shape[0]
+    if innovations.shape[0] == 0:
+        return path
+    if num_lags == 0:
+        return jnp.concatenate([path, innovations])
+
+    def advance(history, innovation):
+        # history (lags, factors), newest last
+        new = innovation + jnp.einsum("lij,lj->i", transition, history[::-1])
+        return jnp.concatenate([history[1:], new[None]]), new
+
+    _, future = jax.lax.scan(advance, path[-num_lags:], innovations)
+    return jnp.concatenate([path, future])
+
+
 def simulate_panel(
     parameters: FactorParameters, num_steps: int, *, key: PRNGKeyArray
 ) -> Float[Array, "time series"]:
@@ -54,13 +76,8 @@ def simulate_paths(
         factors = noise
     else:
         start = initial_chol @ jax.random.normal(start_key, (states,), dtype)
-
-        def advance(history, innovation):
-            # history (lags, factors), newest last
-            new = innovation + jnp.einsum("lij,lj->i", parameters.transition, history[::-1])
-            return jnp.concatenate([history[1:], new[None]]), new
-
-        _, factors = jax.lax.scan(advance, start.reshape(num_lags, num_factors), noise)
+        first = start.reshape(num_lags, num_factors)
+        factors = extended_path(parameters.transition, first, noise)[num_lags:]
     if cov.ndim == 1:
         ar = parameters.idiosyncratic_ar
         errors = draw_errors(cov, ar, num_steps, 1, key=error_key)[0]

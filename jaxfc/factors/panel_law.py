@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.factors.coupled import centred_values, make_coupling
-from jaxfc.factors.em import EMStep, PanelData
+from jaxfc.factors.condition import panel_data
+from jaxfc.factors.em import PanelData
 from jaxfc.factors.error_paths import draw_errors, errors_in_sums, expected_errors
 from jaxfc.factors.errors import AutoregressiveErrors, longest_gap
-from jaxfc.factors.methods import EM, Candidate
 from jaxfc.factors.model import FittedFactorModel
-from jaxfc.factors.moments import factor_means, sample_factors
+from jaxfc.factors.paths import collapsed_panel, path_draws, path_mean
 from jaxfc.factors.reconstruct import observe, reconstruct_jointly, reconstruct_series
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
@@ -53,20 +52,6 @@ def remembering(fitted: FittedFactorModel, longest: int | None) -> FittedFactorM
     return eqx.tree_at(lambda f: f.model.errors, fitted, wider)
 
 
-def panel_data(
-    fitted: FittedFactorModel,
-    values: Float[Array, "time series"],
-    observed: Bool[Array, "time series"],
-    aggregation: AggregationRows | None,
-) -> tuple[EMStep, PanelData]:
-    """The E-step of the model and the panel as it reads it, standardised."""
-    model, mask = fitted.model, observed.astype(values.dtype)
-    weighted = model.weighting is not None
-    coupling = make_coupling(model.errors, model.flows, mask, aggregation, weighted)
-    data = PanelData(fitted.scaling.standardise(values, mask, aggregation), mask, coupling=coupling)
-    return EM().step(model, Candidate()), data
-
-
 def expected_panel(
     fitted: FittedFactorModel,
     values: Float[Array, "time series"],
@@ -78,13 +63,9 @@ def expected_panel(
     Affine in `values` given `observed`, so that its derivative with respect to them is the weight
     of every cell. A cell that was observed by itself keeps its value.
     """
-    step, data = panel_data(fitted, values, observed, aggregation)
+    data = panel_data(fitted, values, observed, aggregation)
     parameters = fitted.parameters
-    presample = fitted.model.presample
-    centred = centred_values(data.values, data.observed, parameters.intercept, data.coupling)
-    collapsed = step.collapse(parameters, data, centred)
-    means = factor_means(parameters, collapsed, presample=presample)
-    factors = means[presample:, : parameters.num_factors]
+    factors = path_mean(fitted, collapsed_panel(fitted, data))
     common = parameters.intercept + factors @ parameters.loadings.T
     return fitted.scaling.restore(completed(fitted, data, common, aggregation))
 
@@ -132,13 +113,10 @@ def sample_panel(
     Factors from their exact law; then an unconditional draw of each series is moved to what was
     observed, which has the conditional law (conditioning by kriging, Journel and Huijbregts 1978).
     """
-    step, data = panel_data(fitted, values, observed, aggregation)
-    parameters, presample = fitted.parameters, fitted.model.presample
-    centred = centred_values(data.values, data.observed, parameters.intercept, data.coupling)
-    collapsed = step.collapse(parameters, data, centred)
+    data = panel_data(fitted, values, observed, aggregation)
+    parameters = fitted.parameters
     factor_key, error_key = jax.random.split(key)
-    paths = sample_factors(parameters, collapsed, num_draws, key=factor_key, presample=presample)
-    factors = paths[:, presample:, : parameters.num_factors]
+    factors = path_draws(fitted, collapsed_panel(fitted, data), num_draws, key=factor_key)
     common = parameters.intercept + factors @ parameters.loadings.T
     if fitted.model.idiosyncratic == "full":
         noise = jax.random.normal(error_key, common.shape, common.dtype)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from jaxfc.factors.condition import condition
+from jaxfc.factors.condition import condition, panel_data
 from jaxfc.factors.methods import PCA
 from jaxfc.factors.model import FittedFactorModel
-from jaxfc.factors.panel_law import covering, panel_data, sample_panel
+from jaxfc.factors.panel_law import covering, sample_panel
 from jaxfc.factors.scenario_paths import Identity, check_identities, scenario_panel
 from jaxfc.forecast import GaussianForecast, SampleForecast
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
@@ -135,7 +135,7 @@ def scenario_law(
     horizon: int,
 ) -> GaussianForecast:
     """The law of the `horizon` rows after a panel given their flat positions `cells`; pure."""
-    _, data = panel_data(fitted, values, observed, aggregation)
+    data = panel_data(fitted, values, observed, aggregation)
     free = condition(fitted, data).forecast(horizon)
     return given_cells(free.mean, free.cov, given, cells)
 

@@ -18,7 +18,12 @@ from jaxfc.report.backtest_sections import (
     trading_sections,
 )
 from jaxfc.report.backtest_strategies import measures, sharpe_table, trade, why_not
-from jaxfc.report.backtest_tables import Losses, accuracy_table, check_losses
+from jaxfc.report.backtest_tables import (
+    Losses,
+    accuracy_table,
+    benchmark_table,
+    check_losses,
+)
 from jaxfc.report.html import Section, write_report
 from jaxfc.running.backtest_result import DESCRIPTION, Backtest
 from jaxfc.trading import Strategy
@@ -67,6 +72,7 @@ def write_backtest_report(
     drivers = driver_table(backtest, step, groups)
     losses = {} if benchmark_losses is None else dict(benchmark_losses)
     check_losses(step, losses)
+    compared = benchmark_table(step, losses)
     traded, tested = None, None
     reason = why_not(step, strategies, scale)
     if not reason:
@@ -78,11 +84,11 @@ def write_backtest_report(
     )
     sections = [Section("Findings", tuple(text))] if text else []
     sections += [
-        summary_section(step, units, backtest.messages(), losses, tested),
+        summary_section(step, units, backtest.messages(), compared, tested),
         interval_section(step, units, folder),
         driver_section(drivers, spread_table(backtest, step), units, folder),
         size_section(size_table(backtest, step), folder),
-        accuracy_section(step, accuracy_table(backtest, step), losses, units, folder),
+        accuracy_section(step, accuracy_table(backtest, step), compared, units, folder),
     ]
     if traded is None:
         sections.append(Section("Strategies", (reason,)))

@@ -1,6 +1,7 @@
 """One-step forecasts, drivers and sizes of a backtest, as its report shows them."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from jaxfc.compose.decomposition import DecomposedForecast
+from jaxfc.evaluation.coverage_table import coverage_table
 from jaxfc.evaluation.intervals import pit_draws, pit_gaussian
 from jaxfc.impact import parts_table
 from jaxfc.results import usable_codes
@@ -20,6 +22,11 @@ MOST_SINGLE_SERIES = 8  # with their own name among the drivers
 NUM_BINS = 10
 RISKS = ("factor risk", "AR risk")
 BASE = "impact base"
+COVERAGE = {
+    "kupiec_p": "p (Kupiec)",
+    "christoffersen_p": "p (Christoffersen)",
+    "MIS": "mean interval score",
+}
 SIZES = {
     "num_factors": "K, factors",
     "num_lags": "p, lags of the factors' law",
@@ -66,6 +73,12 @@ class OneStep:
     def num_cases(self) -> int:
         """How many usable forecasts have an outcome."""
         return int(np.isfinite(self.realised).sum())
+
+    @functools.cached_property
+    def coverage(self) -> pd.DataFrame:
+        """By level: share outside, its target, p-values of tests, and the mean interval score."""
+        table = coverage_table(self.lower, self.upper, self.realised, LEVELS)
+        return table.rename(columns=COVERAGE)
 
     @property
     def is_consecutive(self) -> bool:

@@ -4,7 +4,7 @@ What a picture shows is said in a sentence from its numbers, which is also its t
 cannot see it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,7 @@ from jaxfc.report.backtest_figures import (
     plot_trading,
 )
 from jaxfc.report.backtest_strategies import BENCHMARK, LEAST_CASES, Trading
-from jaxfc.report.backtest_tables import (
-    LEAST_PAIRS,
-    Losses,
-    benchmark_table,
-    calibration_table,
-    coverage_table,
-)
+from jaxfc.report.backtest_tables import LEAST_PAIRS, calibration_table
 from jaxfc.report.backtest_words import (
     comparison_sentence,
     coverage_sentence,
@@ -70,7 +64,7 @@ def summary_section(
     step: OneStep,
     units: str,
     messages: Sequence[str],
-    losses: Mapping[str, Losses],
+    compared: pd.DataFrame,
     tested: pd.DataFrame | None,
 ) -> Section:
     """What was forecast, how often it failed, and how good it was, in words."""
@@ -88,8 +82,7 @@ def summary_section(
         number = counted(int(step.stopped.sum()), "estimation")
         text.append(f"{number} stopped at the bound on steps; their forecasts are used.")
     if step.num_cases:
-        table = benchmark_table(step, losses)
-        text += [comparison_sentence(row) for row in table.to_dict("records")]
+        text += [comparison_sentence(row) for row in compared.to_dict("records")]
         text.append(coverage_sentence(step))
     if tested is not None:
         text.append(sharpe_sentence(tested))
@@ -108,7 +101,7 @@ def interval_section(step: OneStep, units: str, folder: Path) -> Section:
     if not step.num_cases:
         text = ("No forecast has a realised value, so coverage says nothing.",)
         return Section("Intervals", text, (picture,))
-    table = coverage_table(step)
+    table = step.coverage
     table.to_csv(folder / "coverage.csv", index=False)
     caption = (
         "Share of realised values outside the intervals; p-values of tests that it is the target "
@@ -197,7 +190,7 @@ def range_text(values: Float[np.ndarray, " origins"]) -> str:
 
 
 def accuracy_section(
-    step: OneStep, accuracy: pd.DataFrame, losses: Mapping[str, Losses], units: str, folder: Path
+    step: OneStep, accuracy: pd.DataFrame, compared: pd.DataFrame, units: str, folder: Path
 ) -> Section:
     """Scores by horizon, comparison with benchmarks, errors, transforms with tests."""
     accuracy.to_csv(folder / "accuracy.csv", index=False)
@@ -205,7 +198,6 @@ def accuracy_section(
     if step.num_cases < 2:
         text = ("Fewer than two errors: there is no distribution to show.",)
         return Section("Errors", text, (), (scores,))
-    compared = benchmark_table(step, losses)
     compared.to_csv(folder / "benchmarks.csv", index=False)
     tests = calibration_table(step, step.num_bins)
     tests.to_csv(folder / "calibration.csv", index=False)

@@ -1,4 +1,4 @@
-"""Tables of the report of a backtest: coverage, accuracy, benchmarks, calibration."""
+"""Tables of the report of a backtest: accuracy, benchmarks, calibration."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,16 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxfc.evaluation.calibration import (
-    berkowitz,
-    conditional_coverage,
-    pit_kolmogorov,
-    pit_uniformity,
-    unconditional_coverage,
-)
+from jaxfc.evaluation.calibration import berkowitz, pit_kolmogorov, pit_uniformity
 from jaxfc.evaluation.comparison import diebold_mariano, giacomini_white
 from jaxfc.evaluation.hypothesis import HypothesisTest
-from jaxfc.evaluation.intervals import interval_outliers, mean_interval_score, outliers
 from jaxfc.report.backtest_data import LEVELS, OneStep, usable_origins
 from jaxfc.running.backtest_result import Backtest
 from jaxfc.typing import Array, Float
@@ -25,27 +18,6 @@ ZERO = "zero"
 SCORES = {"num_cases": "forecasts", "rmse": "RMSE", "mae": "MAE", "crps": "CRPS"}
 LEAST_PAIRS = 10  # for tests of predictive ability, whose laws hold in long samples
 Losses = Float[np.ndarray, " origins"] | Float[Array, " origins"]
-
-
-def coverage_table(step: OneStep) -> pd.DataFrame:
-    """By level: share outside, its target, p-values of Kupiec's and Christoffersen's tests, and the
-    mean interval score."""
-    rows = []
-    realised = jnp.asarray(step.realised)
-    for place, level in enumerate(LEVELS):
-        ends = jnp.asarray(step.lower[:, place]), jnp.asarray(step.upper[:, place])
-        missed, alpha = outliers(*ends, realised), 1.0 - level
-        rows.append(
-            {
-                "level": level,
-                "outside": float(interval_outliers(*ends, realised)),
-                "target": alpha,
-                "p (Kupiec)": float(unconditional_coverage(missed, alpha).p_value),
-                "p (Christoffersen)": float(conditional_coverage(missed, alpha).p_value),
-                "mean interval score": float(mean_interval_score(*ends, realised, level)),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def accuracy_table(backtest: Backtest, step: OneStep) -> pd.DataFrame:

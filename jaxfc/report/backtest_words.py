@@ -7,7 +7,6 @@ import pandas as pd
 
 from jaxfc.report.backtest_data import OneStep
 from jaxfc.report.backtest_strategies import BENCHMARK
-from jaxfc.report.backtest_tables import coverage_table
 from jaxfc.report.study_tables import counted
 
 SIZE = 0.05  # of the tests that sentences report
@@ -32,7 +31,7 @@ def comparison_sentence(row: Mapping) -> str:
 
 def coverage_sentence(step: OneStep) -> str:
     """Share outside the widest interval, whether a test objects, and at which levels one does."""
-    table = coverage_table(step)
+    table = step.coverage
     last, p = table.iloc[-1], table["p (Kupiec)"].to_numpy(float)
     beyond = "a gap beyond chance" if p[-1] < SIZE else "a gap that chance may bring"
     said = (

@@ -7,7 +7,7 @@ import jax
 
 from jaxfc.compose import FactorARX, SizeSelection, Trajectories
 from jaxfc.factors import EM, DynamicFactorModel, TwoStepEM
-from jaxfc.index_panel import TARGET, index_panel
+from jaxfc.index_panel import TARGET, IndexPanel
 from jaxfc.report.backtest import write_backtest_report
 from jaxfc.running import Backtest, Rolling, backtest
 
@@ -29,11 +29,10 @@ class ReturnsConfig:
 QUICK = ReturnsConfig(window=104, num_origins=16, num_draws=50, incomplete=False)
 
 
-def run_returns_demo(config: ReturnsConfig, *, progress: bool | None = None) -> Backtest:
-    """Every window chooses its sizes, estimates, and draws its intervals.
-
-    **Raises:** `ModuleNotFoundError` if the packages that carry the data are not installed.
-    """
+def run_returns_demo(
+    config: ReturnsConfig, data: IndexPanel, *, progress: bool | None = None
+) -> Backtest:
+    """Every window chooses its sizes, estimates, and draws its intervals."""
     method = EM(rtol=1e-3)
     if config.incomplete:
         inner = EM(rtol=1e-3, max_steps=10)
@@ -48,7 +47,7 @@ def run_returns_demo(config: ReturnsConfig, *, progress: bool | None = None) -> 
     )
     return backtest(
         model,
-        index_panel(incomplete=config.incomplete).panel,
+        data.panel,
         Rolling(config.window, num_origins=config.num_origins),
         batch_size=8,
         progress=progress,
@@ -56,18 +55,16 @@ def run_returns_demo(config: ReturnsConfig, *, progress: bool | None = None) -> 
     )
 
 
-def write_returns_demo(done: Backtest, config: ReturnsConfig, folder: Path) -> Path:
+def write_returns_demo(
+    done: Backtest, config: ReturnsConfig, data: IndexPanel, folder: Path
+) -> Path:
     """The page of the demo and the backtest beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     done.save(folder / "backtest")
-    groups = {
-        name: [series for series in members if series in done.series]
-        for name, members in index_panel(incomplete=config.incomplete).groups.items()
-    }
     return write_backtest_report(
         done,
         folder,
-        groups={name: members for name, members in groups.items() if members},
+        groups=data.groups,
         title="Weekly returns of the S&P 500",
         key=jax.random.key(config.seed),
     )

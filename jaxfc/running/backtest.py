@@ -18,15 +18,10 @@ from jaxfc.running.backtest_result import Backtest, window_fits, window_table
 from jaxfc.running.describe import describe
 from jaxfc.running.origins import Origins
 from jaxfc.running.progress import follow
+from jaxfc.running.replicate import chunks_of, run_chunk
 from jaxfc.running.store import ResultStore
 from jaxfc.running.study import check_key, facts
-from jaxfc.running.windows import (
-    WindowFit,
-    chunks_of,
-    run_chunk,
-    stack_windows,
-    window_program,
-)
+from jaxfc.running.windows import WindowFit, origins_first, stack_windows, window_program
 from jaxfc.typing import Int, PRNGKeyArray
 
 
@@ -85,18 +80,17 @@ def backtest(
         kept = ResultStore(store, described | size, facts())
     parts = []
     with follow("backtest", num_cases, 1, progress) as tell:
-        for number, cases, places in chunks_of(num_cases, program.size):
-            part = None if kept is None else kept.read(0, number)
-            there = part is not None
-            if part is None:
-                fits = run_chunk(program, arrays, windows, places, cases.stop - cases.start)
+        for number, cases in enumerate(chunks_of(num_cases, program.size)):
+            table = None if kept is None else kept.read(0, number)
+            if table is None:
+                fits = origins_first(run_chunk(program, windows, cases, arrays))
                 if kept is not None:
                     kept.write(0, number, window_table(fits))
             else:
-                fits = window_fits(part, program.answers)
+                fits = window_fits(table, program.answers)
             parts.append(fits)
             for case in range(cases.start, cases.stop):
-                tell(case, 1, there)
+                tell(case, 1, table is not None)
     fits = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(rows)], *parts)
     return labelled(fits, given, panel, rows, horizon)
 
@@ -125,10 +119,10 @@ def labelled(
     realised = np.where(panel.observed[targets] & alone, panel.values[targets], np.nan)
     names = model.forecast_names(panel.names)
     columns = [panel.names.index(name) for name in names]
-    on_device = jax.tree.map(jnp.asarray, (fits.forecast, fits.result))
+    forecast, result = jax.tree.map(jnp.asarray, (fits.forecast, fits.result))
     return Backtest(
-        forecast=on_device[0],
-        result=on_device[1],
+        forecast=forecast,
+        result=result,
         num_steps=np.asarray(fits.num_steps),
         loglik=np.asarray(fits.loglik),
         details={name: np.asarray(values) for name, values in fits.details.items()},

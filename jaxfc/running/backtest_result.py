@@ -1,6 +1,7 @@
 """What a backtest answers: forecasts by origin and horizon, with dates, names and scores."""
 
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,20 +93,27 @@ class Backtest:
 
         `result` is "" where the estimation ended well, else the message of its code.
         """
+        table = self.outcomes()
+        realised = table.pop("realised")
+        table["mean"], table["std"] = self.mean.reshape(-1), self.std.reshape(-1)
+        for q in quantiles:
+            table[f"q{q:g}"] = self.quantile(q).reshape(-1)
+        table["realised"] = realised
+        each = len(table) // len(self.origins)
+        table["result"] = np.repeat(np.array(self.messages(), dtype=object), each)
+        return table
+
+    def outcomes(self) -> pd.DataFrame:
+        """One row per origin, horizon and series: what was forecast and what was realised."""
         num_origins, horizon, num_series = self.realised.shape
-        messages = self.messages()
-        each = horizon * num_series
+        steps = np.repeat(np.arange(1, horizon + 1), num_series)
         columns = {
-            "origin": np.repeat(self.origins.to_numpy(), each),
+            "origin": np.repeat(self.origins.to_numpy(), horizon * num_series),
             "date": np.repeat(self.dates.reshape(-1), num_series),
-            "horizon": np.tile(np.repeat(np.arange(1, horizon + 1), num_series), num_origins),
+            "horizon": np.tile(steps, num_origins),
             "series": np.tile(np.array(self.names, dtype=object), num_origins * horizon),
-            "mean": self.mean.reshape(-1),
-            "std": self.std.reshape(-1),
+            "realised": self.realised.reshape(-1),
         }
-        columns |= {f"q{q:g}": self.quantile(q).reshape(-1) for q in quantiles}
-        columns["realised"] = self.realised.reshape(-1)
-        columns["result"] = np.repeat(np.array(messages, dtype=object), each)
         return pd.DataFrame(columns)
 
     def scores(self, *, levels: Sequence[float] = (0.5, 0.8, 0.9)) -> pd.DataFrame:
@@ -165,8 +173,7 @@ class Backtest:
         table = table_of(arrays, num_steps=self.num_steps, loglik=self.loglik)
         table.insert(0, "origin", self.origins)
         write_parquet(folder / ORIGINS, table)
-        realised = self.to_frame().drop(columns=["mean", "std", "result"])
-        write_parquet(folder / REALISED, realised)
+        write_parquet(folder / REALISED, self.outcomes())
         write_atomically(folder / DESCRIPTION, json.dumps(content, indent=1).encode())
 
 
@@ -229,8 +236,6 @@ def arrays_of(
 
 def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """All of the file or nothing."""
-    import io
-
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     write_atomically(path, buffer.getvalue())

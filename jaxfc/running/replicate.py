@@ -93,13 +93,22 @@ def replicate_in_chunks(
         return
     places = tuple(jax.local_devices() if devices is None else devices)
     program = fitting_program(function, cases, batch_size, memory_budget, places)
-    for start in range(0, num_cases, program.size):
-        stop = min(start + program.size, num_cases)
-        rows = np.minimum(np.arange(start, start + program.size), num_cases - 1)
-        chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], cases)
-        answer = program.run(jax.device_put(chunk, program.sharding))
-        kept = stop - start
-        yield slice(start, stop), jax.tree.map(lambda leaf, n=kept: np.asarray(leaf)[:n], answer)
+    for part in chunks_of(num_cases, program.size):
+        yield part, run_chunk(program, cases, part)
+
+
+def chunks_of(num_cases: int, size: int) -> list[slice]:
+    """The cases of every chunk of at most that size."""
+    starts = range(0, num_cases, size)
+    return [slice(start, min(start + size, num_cases)) for start in starts]
+
+
+def run_chunk(program: Program, cases: PyTree, part: slice, *shared: PyTree) -> PyTree:
+    """The answers of a chunk on the host; it is filled up with copies of its last case."""
+    rows = np.minimum(np.arange(part.start, part.start + program.size), part.stop - 1)
+    chunk = jax.tree.map(lambda leaf: leaf[rows], cases)
+    answer = program.run(jax.device_put(chunk, program.sharding), *shared)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: part.stop - part.start], answer)
 
 
 def fitting_program(

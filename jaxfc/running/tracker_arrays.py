@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from jaxfc.batching import map_in_batches
 from jaxfc.factors.candidate import Candidate
 from jaxfc.factors.components import FactorParameters
+from jaxfc.factors.condition import expectation, panel_data
 from jaxfc.factors.em import PanelData
 from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.news_arrays import native_expectation, news_arrays
-from jaxfc.factors.panel_law import panel_data, remembering
+from jaxfc.factors.panel_law import remembering
 from jaxfc.factors.scaling import Scaling, fit_scaling
 from jaxfc.factors.start import starting_values
 from jaxfc.results import RESULTS, is_okay
@@ -204,8 +205,8 @@ def conditional_std(
     more = observed.at[row, column].set(True)
 
     def loglik(case: tuple[Array, Array]) -> Array:
-        step, data = panel_data(fitted, *case, aggregation)
-        return step.expect(fitted.parameters, data).loglik
+        data = panel_data(fitted, *case, aggregation)
+        return expectation(fitted, data).loglik
 
     # One trace for both.
     cases = jnp.stack([values, filled]), jnp.stack([observed, more])

@@ -5,7 +5,6 @@ one size (`replicate`); compiled programs are kept for the next backtest of the 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -152,19 +151,6 @@ def window_program(
     return PROGRAMS[key], arrays
 
 
-def chunks_of(num_cases: int, size: int) -> Iterator[tuple[int, slice, np.ndarray]]:
-    """Number, cases, and the rows that fill a chunk of that size."""
-    for number, start in enumerate(range(0, num_cases, size)):
-        stop = min(start + size, num_cases)
-        yield number, slice(start, stop), np.minimum(np.arange(start, start + size), num_cases - 1)
-
-
-def run_chunk(
-    program: Program, arrays: PyTree, windows: Windows, rows: np.ndarray, num_kept: int
-) -> WindowFit:
-    """The answers of one chunk, origins led by one axis, on the host."""
-    chunk = jax.tree.map(lambda leaf: leaf[rows], windows)
-    answer = program.run(jax.device_put(chunk, program.sharding), arrays)
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf)[:num_kept].reshape(-1, *leaf.shape[2:]), answer
-    )
+def origins_first(answers: WindowFit) -> WindowFit:
+    """Answers of cases with their `refit` origins as answers of origins."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), answers)

@@ -108,7 +108,22 @@ class CPPI(Strategy):
         return jnp.where(spent, 0.0, wanted), spent
 
 
-class PredictionLevel(Strategy):
+class IntervalStrategy(Strategy):
+    """A rule that reads the central prediction interval at `level`."""
+
+    needs: ClassVar[tuple[str, ...]] = ("quantiles",)
+    level: eqx.AbstractVar[Scalar]
+
+    def check(self, view: View) -> None:
+        super().check(view)
+        check_level(self.level, view)
+
+    def share(self, view: View) -> Scalar:
+        """The share of the interval that lies above zero."""
+        return share_above_zero(*view.interval(self.level))
+
+
+class PredictionLevel(IntervalStrategy):
     """The share of the prediction interval [lo, hi] at `level` that lies above zero.
 
         pi = 1 if lo >= 0;  0 if hi <= 0;  else hi / (hi - lo)
@@ -117,18 +132,13 @@ class PredictionLevel(Strategy):
     with half width h and centre s, pi = 1/2 + s / (2h).
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("quantiles",)
-    level: Scalar = eqx.field(converter=as_scalar)
-
-    def check(self, view: View) -> None:
-        super().check(view)
-        check_level(self.level, view)
+    level: Scalar = eqx.field(converter=as_scalar)  # pyright: ignore
 
     def decide(self, view: View, state: WealthState, memory: PyTree) -> tuple[Scalar, PyTree]:
-        return share_above_zero(*view.interval(self.level)), memory
+        return self.share(view), memory
 
 
-class LeveragedLevel(Strategy):
+class LeveragedLevel(IntervalStrategy):
     """The exposure pi of `PredictionLevel`, amplified or damped by a factor c between two limits.
 
         max(lower, min(upper, term(pi)))
@@ -143,8 +153,7 @@ class LeveragedLevel(Strategy):
     A third reading, in which c is the upper limit, is the strategy `LinearLevel`.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("quantiles",)
-    level: Scalar = eqx.field(converter=as_scalar)
+    level: Scalar = eqx.field(converter=as_scalar)  # pyright: ignore
     factor: Scalar = eqx.field(converter=as_scalar)
     upper: Scalar = eqx.field(converter=as_scalar, default=1.0)
     lower: Scalar = eqx.field(converter=as_scalar, default=0.0)
@@ -157,17 +166,13 @@ class LeveragedLevel(Strategy):
                 "limits use LinearLevel."
             )
 
-    def check(self, view: View) -> None:
-        super().check(view)
-        check_level(self.level, view)
-
     def decide(self, view: View, state: WealthState, memory: PyTree) -> tuple[Scalar, PyTree]:
-        share = share_above_zero(*view.interval(self.level))
+        share = self.share(view)
         neutral = 0.5 if self.term == "centred" else 1.0
         return jnp.clip(neutral + self.factor * (share - neutral), self.lower, self.upper), memory
 
 
-class LinearLevel(Strategy):
+class LinearLevel(IntervalStrategy):
     """The line from `lower` at pi = 0 to `upper` at pi = 1, pi the exposure of `PredictionLevel`.
 
         lower + (upper - lower) pi
@@ -176,17 +181,12 @@ class LinearLevel(Strategy):
     2/1/-1 is the upper limit: upper = 2, lower = -1. The middle number then has no part in it.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("quantiles",)
-    level: Scalar = eqx.field(converter=as_scalar)
+    level: Scalar = eqx.field(converter=as_scalar)  # pyright: ignore
     upper: Scalar = eqx.field(converter=as_scalar)
     lower: Scalar = eqx.field(converter=as_scalar)
 
-    def check(self, view: View) -> None:
-        super().check(view)
-        check_level(self.level, view)
-
     def decide(self, view: View, state: WealthState, memory: PyTree) -> tuple[Scalar, PyTree]:
-        share = share_above_zero(*view.interval(self.level))
+        share = self.share(view)
         return self.lower + (self.upper - self.lower) * share, memory
 
 
