@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from panels import SIZES, draw_panel, starting_point
-from peers import Nowcastbox, Statsmodels, frame
+from peers import Statsmodels, frame
+from peers_nowcastbox import Nowcastbox
 from timing import compile_seconds, cpu_seconds, report
 
 from jaxfc.factors import ClosedForm

@@ -31,7 +31,8 @@ import numpy as np
 from nowcastbox.core.data import MixedFrequencyData
 from nowcastbox.models import MixedFreqDFM
 from panels import SIZES, draw_panel, starting_point
-from peers import MAX_STEPS, Nowcastbox, Statsmodels, frame
+from peers import MAX_STEPS, Statsmodels, frame
+from peers_nowcastbox import Nowcastbox
 from timing import compile_seconds, cpu_seconds, report
 
 from jaxfc.factors import EM, ClosedForm, DynamicFactorModel

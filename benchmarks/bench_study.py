@@ -34,7 +34,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from nowcastbox.models import em as nowcastbox_em
-from peers import Nowcastbox, Statsmodels, frame
+from peers import Statsmodels, frame
+from peers_nowcastbox import Nowcastbox
 from study_cell import METRICS, NUM_FACTORS, NUM_LAGS, Parts, bm, make_study
 from study_growth import growth_rows, memory_rows
 from threadpoolctl import threadpool_limits

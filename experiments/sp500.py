@@ -17,6 +17,7 @@ import jaxfc
 from experiments.sp500_answers import write_answers
 from experiments.sp500_panel import WINDOW, returns_panel
 from jaxfc.compose import FactorARX, SizeSelection, Trajectories, VolatilityScaled
+from jaxfc.factors.selection import Padding
 from jaxfc.index_panel import TARGET, IndexPanel, index_panel
 from jaxfc.running import Backtest
 
@@ -35,7 +36,8 @@ class Config:
     rtol: float = 1e-3
     max_steps: int = 15  # of the alternation between panel and model
     inner_steps: int = 10
-    batch_size: int = 8
+    batch_size: int = 1
+    padding: Padding = "class"  # "largest" compiles sooner, see select_model
     seed: int = 0
     packaged: bool = False  # only data that ship inside packages
     data: str | None = None
@@ -51,6 +53,7 @@ QUICK = Config(
     num_draws=60,
     max_steps=4,
     batch_size=4,
+    padding="largest",
     packaged=True,
 )
 # Backtests by name: whether the incomplete series are in the panel, whether residuals are scaled.
@@ -76,7 +79,7 @@ def arx_model(config: Config, *, two_step: bool, scaled: bool) -> FactorARX:
         jaxfc.DynamicFactorModel(config.max_factors, config.max_lags, method=method),
         config.max_own_lags,
         config.max_factor_lags,
-        selection=SizeSelection(),
+        selection=SizeSelection(padding=config.padding),
         intervals=intervals,
     )
 

@@ -4,7 +4,8 @@ Against Defend et al. (2021), section 6 (22 weekly series in four groups, 11 mon
 ones in three): Treasury yields, commercial paper and the euro are theirs in kind; corporate yields
 are monthly averages (weekly ones belong to their vendors), commercial paper stands for LIBOR, oil
 for gold. 14 series are complete, 12 are not. Figures are revised ones of one vintage, published
-with the typical delays below, so a backtest is pseudo-real-time.
+with the typical delays below, so a backtest is pseudo-real-time. H.15 publishes a week's average on
+the Monday after its Friday.
 """
 
 from pathlib import Path
@@ -25,6 +26,7 @@ from jaxfc.index_panel import FIRST, LAST, TARGET, IndexPanel, log_changes
 WINDOW = 364
 TREASURIES = ("3MO", "6MO", "1YR", "2YR", "3YR", "5YR", "7YR", "10YR", "20YR")
 PAPER = ("1M", "2M", "3M")
+H15_DELAY = "3D"
 # name: (code of FRED-MD, change, kind, delay in days, group); "log": growth, "level": difference,
 # "spread": the level itself. A month's average is an average of weeks, so its change is a change of
 # averages; payrolls are counted once a month, so their growth is the sum of the weeks'.
@@ -91,12 +93,14 @@ def returns_panel(data: str | None, *, incomplete: bool = True) -> IndexPanel:
     **Raises:** `FileNotFoundError` where the shared data or a package with data is missing.
     """
     weekly, groups = weekly_series(shared_folder(data, "us_rates_weekly"))
+    averages = groups["Treasuries"] + groups["Money market"]
+    delays = dict.fromkeys(averages, H15_DELAY)
     if not incomplete:
-        panel = jaxfc.Panel.from_frames({"W-FRI": weekly})
+        panel = jaxfc.Panel.from_frames({"W-FRI": weekly}, delays=delays)
         return IndexPanel(panel, groups | {"Own": [TARGET]})
     monthly = monthly_series(shared_folder(data, "fredmd_vintages"))
     gdp = log_changes(fred_md_gdp().quarterly.dropna(), "GDPC1").loc["1999-09-30":"2015-12-31"]
-    kinds, delays = {"GDP": "change_in_flow"}, {"GDP": "30D"}
+    kinds, delays["GDP"] = {"GDP": "change_in_flow"}, "30D"
     for name, (_, _, kind, delay, group) in MONTHLY.items():
         kinds[name], delays[name] = kind, f"{delay}D"
         groups.setdefault(group, []).append(name)

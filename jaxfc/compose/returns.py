@@ -19,7 +19,7 @@ from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.methods import PCA
 from jaxfc.factors.paths import path_moments
 from jaxfc.factors.select import select_sizes
-from jaxfc.factors.selection import SelectionRule
+from jaxfc.factors.selection import Padding, SelectionRule
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
@@ -34,12 +34,14 @@ class SizeSelection(eqx.Module):
 
     `factors` chooses the numbers of factors and of their lags (None: as the factor model says);
     then own lags and factor lags by the AIC that is adjusted for the factors' uncertainty, from
-    `min_own_lags` and `min_factor_lags` on.
+    `min_own_lags` and `min_factor_lags` on. `padding`: see `select_model`; "class" pays where many
+    windows run on a processor's cores, not on an accelerator.
     """
 
     factors: SelectionRule | None = eqx.field(default_factory=SelectionRule)
     min_own_lags: int = eqx.field(static=True, default=0, kw_only=True)
     min_factor_lags: int = eqx.field(static=True, default=1, kw_only=True)
+    padding: Padding = eqx.field(static=True, default="largest", kw_only=True)
 
 
 class FactorARX(Model):
@@ -227,6 +229,7 @@ class FactorARX(Model):
             *largest,
             rule=self.selection.factors,
             aggregation=data.aggregation,
+            padding=self.selection.padding,
         )
         num_factors, num_lags = chosen.num_factors, chosen.num_lags
         failed = (num_factors < 1) | (num_lags < 0)

@@ -63,9 +63,11 @@ def draw_regressions(
     own = own_columns(returns, num_own_lags)
     coefficient_key, residual_key = jax.random.split(key)
 
-    def one(path: Array, keys: tuple[Array, Array]) -> tuple[Array, Array]:
+    def estimate(path: Array) -> Regression:
         columns = jnp.concatenate([own, factor_columns(path, num_factor_lags)], axis=1)
-        regression: Regression = regress(columns, returns, weights, active)
+        return regress(columns, returns, weights, active)
+
+    def draw(regression: Regression, keys: tuple[Array, Array]) -> tuple[Array, Array]:
         coefficients = regression.coefficients
         if how.coefficient_risk:
             noise = jax.random.normal(keys[0], active.shape, coefficients.dtype)
@@ -75,9 +77,14 @@ def draw_regressions(
             residuals = how.residuals.draw(regression, weights, horizon, key=keys[1])
         return coefficients, residuals
 
+    # A core holds the regressors of one path in its cache and not those of all of them, so that one
+    # after the other is several times faster there; an accelerator takes them side by side.
+    regressions = jax.lax.platform_dependent(
+        paths, cpu=lambda cases: jax.lax.map(estimate, cases), default=jax.vmap(estimate)
+    )
     number = how.num_draws
     keys = jax.random.split(coefficient_key, number), jax.random.split(residual_key, number)
-    return Drawn(*jax.vmap(one)(paths, keys))
+    return Drawn(*jax.vmap(draw)(regressions, keys))
 
 
 def lag_rows(

@@ -180,16 +180,17 @@ def sample_factors(
     num_times = collapsed.vectors.shape[0]
     if parameters.num_lags == 0 and collapsed.lagged_information is None:
         posterior = static_posterior(parameters, collapsed)
-        noise = jax.random.normal(key, (num_draws, num_times, num_factors), posterior.means.dtype)
+        noise = jax.random.normal(key, (num_times, num_factors, num_draws), posterior.means.dtype)
         chol = jnp.linalg.cholesky(posterior.covs)
-        return posterior.means + jnp.einsum("tij,dtj->dti", chol, noise)
+        return posterior.means + jnp.einsum("tij,tjd->dti", chol, noise)
     blocks = path_blocks(parameters, collapsed, presample)
     factorisation = block_tridiagonal.factorise(blocks.diagonal, blocks.lower, blocks.linear)
     noise = jax.random.normal(
-        key, (num_draws, *factorisation.reduced.shape), collapsed.vectors.dtype
+        key, (*factorisation.reduced.shape, num_draws), collapsed.vectors.dtype
     )
-    draws = jax.vmap(lambda z: block_tridiagonal.sample(factorisation, z))(noise)
-    return draws.reshape(num_draws, -1, num_factors)[:, : num_times + presample]
+    draws = block_tridiagonal.sample_many(factorisation, noise)
+    draws = jnp.moveaxis(draws.reshape(-1, num_factors, num_draws), -1, 0)
+    return draws[:, : num_times + presample]
 
 
 def window_moments(

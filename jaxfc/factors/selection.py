@@ -18,6 +18,7 @@ from jaxfc.typing import Array, Float, Int, as_scalar
 if TYPE_CHECKING:
     import pandas as pd
 
+Padding = Literal["largest", "class"]
 LagCriterion = Literal["loglik", "expected"]
 ParameterCount = Literal["transition", "all"]
 

@@ -108,13 +108,26 @@ def solve(factorisation: Factorisation, linear: Array) -> Array:
 
 
 def sample(factorisation: Factorisation, noise: Array) -> Array:
-    """Exact joint draw x ~ N(mean, precision^{-1}) from standard normal `noise` (blocks, m).
+    """Exact joint draw x ~ N(mean, precision^{-1}) from standard normal `noise` (blocks, m)."""
+    return sample_many(factorisation, noise[..., None])[..., 0]
 
-    Backward: x_s = L_s^{-1} (g_s - E_{s+1}' x_{s+1}) + chol(L_s^{-1}) z_s.
+
+def sample_many(factorisation: Factorisation, noise: Array) -> Array:
+    """Exact joint draws from standard normal `noise` (blocks, m, draws), in that shape.
+
+    Backward: x_s = L_s^{-1} g_s + chol(L_s^{-1}) z_s - J_{s+1}' x_{s+1}. Draws come last: every
+    step is two products of (m, m) with (m, draws), and what is made of the noise element by element
+    runs along a long axis.
     """
     inverses, gains, reduced, _ = factorisation
-    own = matvec(inverses, reduced) + matvec(jnp.linalg.cholesky(inverses), noise)
-    return back_substitute(gains, own)
+
+    def backward(later, block):
+        next_gain, own_mean, chol, units = block
+        current = own_mean[:, None] + chol @ units - next_gain.T @ later
+        return current, current
+
+    blocks = (shift_up(gains), matvec(inverses, reduced), jnp.linalg.cholesky(inverses), noise)
+    return jax.lax.scan(backward, jnp.zeros_like(noise[0]), blocks, reverse=True)[1]
 
 
 def back_substitute(gains: Array, own: Array) -> Array:

@@ -22,7 +22,7 @@ from jaxfc.factors.criteria import factor_criteria
 from jaxfc.factors.em import PanelData
 from jaxfc.factors.methods import Candidate
 from jaxfc.factors.moments import expected_factor_loglik
-from jaxfc.factors.select import jitted_select, select_model, select_sizes
+from jaxfc.factors.select import jitted_select, select_model, select_sizes, size_classes
 from jaxfc.factors.selection import SelectionRule
 from jaxfc.panel import Panel
 from jaxfc.results import is_okay
@@ -159,6 +159,23 @@ def test_a_panel_in_a_batch_is_selected_as_alone(panel):
     np.testing.assert_allclose(other.criteria.ic2, alone.criteria.ic2, rtol=1e-10)
     assert int(other.num_factors) == int(alone.num_factors)
     np.testing.assert_allclose(factor_criteria(*panel, 2).ic2, alone.criteria.ic2, rtol=1e-10)
+
+
+def test_padding_by_class_changes_no_result(panel, selection):
+    """Smaller arrays, the same steps; static candidates have I for Q there, the same optimum."""
+    found = jitted_select(TIGHT, *panel, MAX_FACTORS, MAX_LAGS, rule=RULE, padding="class")
+    np.testing.assert_array_equal(found.num_steps[:2, 1:], selection.num_steps[:2, 1:])
+    np.testing.assert_allclose(found.loglik[:2, 1:], selection.loglik[:2, 1:], atol=1e-7)
+    np.testing.assert_allclose(found.loglik[:2, 0], selection.loglik[:2, 0], atol=1e-3)
+    np.testing.assert_allclose(found.criteria.ic2[:2], selection.criteria.ic2[:2], atol=1e-4)
+    assert (int(found.num_factors), int(found.num_lags)) == (2, 1)
+    sizes = np.indices((5, 3)).reshape(2, -1) + np.asarray([[1], [0]])
+    classes = size_classes(sizes, "class")
+    assert sorted(np.concatenate(classes)) == list(range(15))
+    largest = [tuple(sizes[:, members].max(axis=1)) for members in classes]
+    assert largest == [(5, 0), (3, 1), (5, 1), (3, 2), (5, 2)]
+    with pytest.raises(ValueError, match="padding must be 'largest' or 'class', got 'none'"):
+        size_classes(sizes, "none")
 
 
 def test_failed_candidates_are_counted_and_never_chosen(panel):

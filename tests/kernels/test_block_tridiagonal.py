@@ -68,10 +68,12 @@ def test_sample_is_an_affine_map_with_the_right_covariance():
     diagonal, lower, linear = random_precision(4, 2)
     expected = posterior(diagonal, lower, linear)
     factorisation = factorise(diagonal, lower, linear)
-    units = jnp.eye(8).reshape(8, 4, 2)
-    draws = jax.vmap(lambda z: block_tridiagonal.sample(factorisation, z))(units)
+    units = jnp.eye(8).reshape(4, 2, 8)
+    draws = jnp.moveaxis(block_tridiagonal.sample_many(factorisation, units), -1, 0)
     root = (draws - expected.means).reshape(8, 8).T
     np.testing.assert_allclose(root @ root.T, expected.dense_cov, atol=1e-13)
+    one = block_tridiagonal.sample(factorisation, units[..., 3])
+    np.testing.assert_allclose(one, draws[3], atol=1e-15)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
