@@ -28,6 +28,12 @@ class RESULTS(optx.RESULTS):  # pyright: ignore
         "causes: a tolerance below the precision of the dtype, or an approximate M-step near a "
         "unit root (initial='stationary'); loosen `rtol` or pass initial='estimated'."
     )
+    integrated_variance = (
+        "The estimated variance process is not stationary: shocks to the variance do not die out, "
+        "so no long-run variance exists. Usual causes: a break in the level of volatility, a "
+        "series whose observations are few, or an outlier; use a shorter window, targeting=True, "
+        "or RiskMetrics() if that is what is wanted."
+    )
 
 
 def is_okay(result: RESULTS) -> jax.Array:

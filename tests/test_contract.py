@@ -11,6 +11,7 @@ import jaxfc
 from jaxfc import model as model_module
 from jaxfc.evaluation.benchmarks import benchmark_models
 from jaxfc.results import is_okay
+from jaxfc.volatility import GARCH, RiskMetrics, VarianceModel, ZeroMean
 
 MODELS = {
     "dynamic factor model": jaxfc.DynamicFactorModel(1, 1, method=jaxfc.EM(rtol=1e-4)),
@@ -20,6 +21,8 @@ MODELS = {
     "factor model, priors across series": jaxfc.DynamicFactorModel(
         1, 1, method=jaxfc.EM(rtol=1e-4), idiosyncratic="shrunk", intercept="random"
     ),
+    "ARCH(1)": VarianceModel(GARCH(1, 0), mean=ZeroMean()),
+    "RiskMetrics": VarianceModel(RiskMetrics()),
     **benchmark_models(),
 }
 HORIZON = 3

@@ -109,6 +109,7 @@ def test_python_blocks_run_in_order():
         "returns.md",
         "evaluation.md",
         "trading.md",
+        "volatility.md",
     ],
 )
 def test_documentation_examples_run(page):

@@ -1,0 +1,65 @@
+"""Standard errors of variance models, by differentiation of the likelihood."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from jaxfc.typing import Array, Bool, Float
+from jaxfc.volatility.univariate import FittedVarianceModel
+
+Kind = Literal["sandwich", "hessian", "opg"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+def parameter_cov(
+    fitted: FittedVarianceModel, kind: str = "sandwich"
+) -> Float[Array, "series p p"]:
+    """Covariance of the estimated parameters of every series, in the units of the data.
+
+    With H the Hessian of the log-likelihood at the estimate and S the scores of the rows:
+
+    - "sandwich": H^{-1} S'S H^{-1}, right under any law of the innovations (Bollerslev and
+      Wooldridge 1992);
+    - "hessian": -H^{-1};
+    - "opg": (S'S)^{-1}.
+
+    What the estimate makes of the data before the first row (see `Specification`) is differentiated
+    too. Costs p forward passes through p, whatever T.
+
+    **Raises:** `ValueError` for an unknown kind, and with `targeting`, whose omega is no parameter
+    of the likelihood.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
+    if fitted.model.targeting:
+        raise ValueError("the likelihood has no free omega under targeting=True; fit without it.")
+    how = fitted.model.specification
+
+    def one(
+        parameters: Float[Array, " p"],
+        values: Float[Array, " time"],
+        observed: Bool[Array, " time"],
+    ) -> Float[Array, "p p"]:
+        series = how.series(values, observed)
+
+        def densities(vector: Array) -> Array:
+            return how.log_densities(vector, series)
+
+        scores = jax.jacfwd(densities)(parameters)
+        outer = scores.T @ scores
+        if kind == "opg":
+            return jnp.linalg.inv(outer)
+        hessian = jax.jacfwd(jax.jacfwd(lambda vector: jnp.sum(densities(vector))))(parameters)
+        inverse = jnp.linalg.inv(-hessian)
+        return inverse if kind == "hessian" else inverse @ outer @ inverse
+
+    return jax.vmap(one, in_axes=(0, 1, 1))(fitted.parameters, fitted.values, fitted.observed)
+
+
+def standard_errors(
+    fitted: FittedVarianceModel, kind: str = "sandwich"
+) -> Float[Array, "series p"]:
+    """Square roots of the diagonals of `parameter_cov`."""
+    cov = parameter_cov(fitted, kind)
+    return jnp.sqrt(jnp.diagonal(cov, axis1=-2, axis2=-1))

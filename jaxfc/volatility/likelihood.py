@@ -1,0 +1,175 @@
+"""Likelihood of one series with a conditional mean and a conditional variance, and its maximum."""
+
+from typing import Literal, NamedTuple, cast, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+
+from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.typing import Array, Bool, Float, Int
+from jaxfc.volatility.innovations import Innovations
+from jaxfc.volatility.mean import MeanProcess
+from jaxfc.volatility.variance import Start, VarianceProcess
+
+Convention = Literal["fcp", "rugarch", "arch"]
+CONVENTIONS: tuple[str, ...] = get_args(Convention)
+# arch's exponential backcast.
+BACKCAST_ROWS, BACKCAST_DECAY = 75, 0.94
+# The likelihood of a row that no model explains must not stop the search.
+MIN_VARIANCE = 1e-12
+
+
+class Series(NamedTuple):
+    """One series in units in which its variance is about one: `residuals` are those about the mean
+    that the search starts from, frozen."""
+
+    values: Float[Array, " time"]
+    observed: Bool[Array, " time"]
+    residuals: Float[Array, " time"]
+    known: Bool[Array, " time"]
+
+
+class Specification(eqx.Module):
+    """Mean, variance and law of one series, and what precedes its first row.
+
+    Natural parameters are one vector: mean, variance, shapes. `start`:
+
+    - "fcp": squared residuals and variances before the first row are the mean squared residual
+      (Fiorentini, Calzolari and Panattoni 1996; tsgarch);
+    - "rugarch": the first variances are the mean squared residual themselves;
+    - "arch": before the first row stands the exponentially weighted mean of the first 75 squared
+      residuals about the starting mean, weights falling by 0.94; rises and falls count alike.
+
+    `targeting`: omega = (1 - persistence) times the mean squared residual.
+    """
+
+    mean: MeanProcess
+    variance: VarianceProcess
+    innovations: Innovations
+    start: Convention = eqx.field(static=True)
+    targeting: bool = eqx.field(static=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the natural parameters."""
+        return self.mean.names + self.variance.names + self.innovations.names
+
+    def split(
+        self, parameters: Float[Array, " p"]
+    ) -> tuple[Float[Array, " m"], Float[Array, " v"], Float[Array, " s"]]:
+        """Parameters of mean, variance and law."""
+        first = len(self.mean.names)
+        second = first + len(self.variance.names)
+        return parameters[:first], parameters[first:second], parameters[second:]
+
+    def natural(self, free: Float[Array, " p"], series: Series) -> Float[Array, " p"]:
+        """Natural parameters of coordinates without bounds."""
+        mean, variance, shapes = self.split(free)
+        shapes = self.innovations.shapes(shapes)
+        variance = self.variance.natural(variance, self.innovations, shapes)
+        if self.targeting:
+            left = 1.0 - self.variance.persistence(variance, self.innovations, shapes)
+            variance = variance.at[0].set(left * self.mean_square(mean, series))
+        return jnp.concatenate([mean, variance, shapes])
+
+    def starts(self, series: Series) -> Float[Array, "starts p"]:
+        """Free coordinates to start from."""
+        mean = self.mean.start(series.values, series.observed)
+        shapes = jnp.asarray(self.innovations.starts, mean.dtype)
+        rows = []
+        for row in self.variance.starts():
+            variance = jnp.asarray(row, mean.dtype)
+            variance = self.variance.free(variance, self.innovations, shapes)
+            rows.append(jnp.concatenate([mean, variance, self.innovations.free(shapes)]))
+        return jnp.stack(rows)
+
+    def scaled(self, parameters: Float[Array, " p"], factor: Array) -> Float[Array, " p"]:
+        """The parameters of the series multiplied by `factor`."""
+        mean, variance, shapes = self.split(parameters)
+        mean = self.mean.scaled(mean, factor)
+        return jnp.concatenate([mean, self.variance.scaled(variance, factor), shapes])
+
+    def mean_square(self, mean: Float[Array, " m"], series: Series) -> Float[Array, ""]:
+        """Mean squared residual."""
+        residuals, known = self.mean.residuals(mean, series.values, series.observed)
+        return jnp.mean(residuals**2, where=known)
+
+    def before(self, mean: Float[Array, " m"], series: Series) -> Start:
+        """What precedes the first row."""
+        if self.start != "arch":
+            return Start(self.mean_square(mean, series), fixed=self.start == "rugarch")
+        # The first rows are those that are known, whatever rows without data precede them.
+        rank = jnp.cumsum(series.known) - 1
+        weights = jnp.where(series.known & (rank < BACKCAST_ROWS), BACKCAST_DECAY**rank, 0.0)
+        value = jnp.sum(weights * series.residuals**2) / jnp.sum(weights)
+        return Start(value, symmetric=True)
+
+    def filtered(
+        self, parameters: Float[Array, " p"], series: Series, horizon: int = 1
+    ) -> tuple[Float[Array, " time"], Bool[Array, " time"], Float[Array, " all"]]:
+        """Residuals, which of them are known, and variances of all rows and `horizon` more."""
+        mean, variance, shapes = self.split(parameters)
+        residuals, known = self.mean.residuals(mean, series.values, series.observed)
+        start = self.before(mean, series)
+        _, variances = self.variance.run(
+            variance, residuals, known, start, self.innovations, shapes, horizon=horizon
+        )
+        return residuals, known, variances
+
+    def log_densities(
+        self, parameters: Float[Array, " p"], series: Series
+    ) -> Float[Array, " time"]:
+        """ln f(x_t | rows before), zero in rows that are not known."""
+        residuals, known, variances = self.filtered(parameters, series)
+        variances = jnp.maximum(variances[:-1], MIN_VARIANCE)
+        units = residuals / jnp.sqrt(variances)
+        density = self.innovations.log_density(units, self.split(parameters)[2])
+        return jnp.where(known, density - 0.5 * jnp.log(variances), 0.0)
+
+    def series(self, values: Float[Array, " time"], observed: Bool[Array, " time"]) -> Series:
+        """Data with the frozen residuals."""
+        mean = self.mean.start(values, observed)
+        residuals, known = self.mean.residuals(mean, values, observed)
+        return Series(jnp.where(observed, values, 0.0), observed, residuals, known)
+
+
+class Maximum(NamedTuple):
+    """Natural parameters at the maximum in the units of the search, steps taken, result code."""
+
+    parameters: Float[Array, " p"]
+    num_steps: Int[Array, ""]
+    result: RESULTS
+
+
+def maximise(
+    how: Specification, series: Series, tolerance: Float[Array, ""], max_steps: int
+) -> Maximum:
+    """Quasi-Newton from the best of the starts. Differentiable with respect to the data by the
+    implicit function theorem."""
+    starts = how.starts(series)
+    if starts.shape[1] == 0:
+        return Maximum(starts[0], jnp.asarray(0), SUCCESSFUL)
+
+    def loss(free: Array, data: tuple[Specification, Series]) -> Array:
+        how, series = data
+        densities = how.log_densities(how.natural(free, series), series)
+        return -jnp.sum(densities) / jnp.maximum(jnp.sum(series.known), 1)
+
+    values = jax.vmap(lambda free: loss(free, (how, series)))(starts)
+    best = starts[jnp.nanargmin(values)]
+    solver = optx.BFGS(rtol=tolerance, atol=tolerance)  # pyright: ignore[reportArgumentType]
+    arguments = (how, series)
+    solution = optx.minimise(
+        loss, solver, jax.lax.stop_gradient(best), arguments, max_steps=max_steps, throw=False
+    )
+    parameters = how.natural(solution.value, series)
+    result = select(
+        solution.result == optx.RESULTS.successful,
+        SUCCESSFUL,
+        cast(RESULTS, RESULTS.nonlinear_max_steps_reached),
+    )
+    finite = jnp.all(jnp.isfinite(parameters))
+    result = select(finite, result, cast(RESULTS, RESULTS.diverged))
+    return Maximum(parameters, solution.stats["num_steps"], result)

@@ -1,0 +1,280 @@
+"""Models of the conditional mean and variance of every series of a panel by itself."""
+
+import dataclasses
+from typing import TYPE_CHECKING, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from jaxfc.forecast import Forecast, GaussianForecast, SampleForecast
+from jaxfc.model import Fitted, Model
+from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
+from jaxfc.volatility.checks import check_returns
+from jaxfc.volatility.innovations import Innovations, Normal
+from jaxfc.volatility.likelihood import (
+    CONVENTIONS,
+    Convention,
+    Specification,
+    maximise,
+)
+from jaxfc.volatility.mean import ConstantMean, MeanProcess, push
+from jaxfc.volatility.simulate import simulate_ahead, simulate_long
+from jaxfc.volatility.variance import GARCH, VarianceProcess
+from jaxfc_kernels.aggregation import AggregationRows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxfc.panel import Panel
+
+# Closer to one, the likelihood is flat in the long-run variance.
+MAX_PERSISTENCE = 1.0 - 1e-6
+
+
+class VarianceModel(Model):
+    """Each series with its own conditional mean and variance, estimated by maximum likelihood.
+
+        x_t = m_t + e_t,     e_t = sqrt(s_t) z_t,     z_t independent, E z = 0, E z^2 = 1
+
+    m_t by `mean`: ZeroMean(), ConstantMean(), AutoregressiveMean(p), jointly estimated; s_t by
+    `variance`: GARCH(p, q, num_asymmetric=o), EGARCH(), APARCH(), RiskMetrics(), HAR(); z_t by
+    `innovations`: Normal() (quasi-likelihood), StudentT(), SkewedT(), GED(). `start` says what
+    precedes the first row ("fcp", "rugarch", "arch", see `Specification`); `targeting` sets omega
+    by the mean squared residual. A row that is not observed contributes what was expected of it.
+
+    Series are put on unit variance before the search, so the result does not depend on their
+    units; parameters come back in those of the data. Correlations between series are taken as zero.
+
+    **Raises** (from `fit`): `ValueError` for constant series, series with fewer observations than
+    ten for each parameter, flows, and targeting of a process that has no target.
+
+    Source: Bollerslev (1986); conventions as in arch 8, rugarch 1.5, tsgarch.
+    """
+
+    variance: VarianceProcess = eqx.field(default_factory=GARCH)
+    mean: MeanProcess = eqx.field(default_factory=ConstantMean, kw_only=True)
+    innovations: Innovations = eqx.field(default_factory=Normal, kw_only=True)
+    start: Convention = eqx.field(static=True, default="fcp", kw_only=True)
+    targeting: bool = eqx.field(static=True, default=False, kw_only=True)
+    tolerance: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6, kw_only=True)
+    max_steps: int = eqx.field(static=True, default=300, kw_only=True)
+
+    def __check_init__(self):
+        if self.start not in CONVENTIONS:
+            raise ValueError(f"start must be one of {CONVENTIONS}, got {self.start!r}.")
+        if self.targeting and not self.variance.can_target:
+            raise ValueError(
+                f"targeting=True needs a process whose long-run variance is omega / (1 - "
+                f"persistence); {type(self.variance).__name__} is none."
+            )
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+
+    @property
+    def specification(self) -> Specification:
+        """What one series needs."""
+        return Specification(self.mean, self.variance, self.innovations, self.start, self.targeting)
+
+    def check(self, panel: "Panel") -> None:
+        check_returns(panel, len(self.specification.names), self.mean.ar)
+
+    def estimate(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> "FittedVarianceModel":
+        fit = jax.vmap(self.fit_series, in_axes=1)
+        parameters, logliks, num_steps, codes = fit(values, observed)
+        failed = codes != SUCCESSFUL
+        worst = jnp.argmax(failed)
+        return FittedVarianceModel(
+            model=self,
+            parameters=parameters,
+            values=jnp.where(observed, values, 0.0),
+            observed=observed,
+            logliks=logliks,
+            loglik=jnp.sum(logliks),
+            num_steps=jnp.max(num_steps),
+            results=codes,
+            result=jax.tree.map(lambda leaf: leaf[worst], codes),
+        )
+
+    def fit_series(
+        self, values: Float[Array, " time"], observed: Bool[Array, " time"]
+    ) -> tuple[Float[Array, " p"], Float[Array, ""], Int[Array, ""], RESULTS]:
+        """Parameters, log-likelihood, steps and result code of one series."""
+        how = self.specification
+        scale = jnp.std(values, where=observed)
+        series = how.series(values / scale, observed)
+        best = maximise(how, series, self.tolerance.astype(values.dtype), self.max_steps)
+        _, variance, shapes = how.split(best.parameters)
+        persistence = self.variance.persistence(variance, self.innovations, shapes)
+        integrated = bool(self.variance.names) & (persistence > MAX_PERSISTENCE)
+        stuck = (best.result == SUCCESSFUL) & integrated
+        result = select(stuck, cast(RESULTS, RESULTS.integrated_variance), best.result)
+        densities = how.log_densities(best.parameters, series)
+        loglik = jnp.sum(densities) - jnp.sum(series.known) * jnp.log(scale)
+        finite = jnp.isfinite(loglik)
+        result = select(finite, result, cast(RESULTS, RESULTS.diverged))
+        return how.scaled(best.parameters, scale), loglik, best.num_steps, result
+
+
+class FittedVarianceModel(Fitted):
+    """Estimated variances, series by series.
+
+    `parameters` (series, parameters) in the order of `names`, in the units of the data; `logliks`
+    and `results` by series. `result` is that of the first series that failed.
+    """
+
+    model: VarianceModel
+    parameters: Float[Array, "series p"]
+    values: Float[Array, "time series"]
+    observed: Bool[Array, "time series"]
+    logliks: Float[Array, " series"]
+    loglik: Float[Array, ""]  # pyright: ignore
+    num_steps: Int[Array, ""]  # pyright: ignore
+    results: RESULTS
+    result: RESULTS  # pyright: ignore
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return self.model.specification.names
+
+    def filtered(
+        self, horizon: int = 1
+    ) -> tuple[Float[Array, "time series"], Bool[Array, "time series"], Float[Array, "all series"]]:
+        """Residuals (zero where unknown), where they are known, and conditional variances of all
+        rows and `horizon` more."""
+        how = self.model.specification
+
+        def one(parameters: Array, values: Array, observed: Array) -> tuple[Array, Array, Array]:
+            return how.filtered(parameters, how.series(values, observed), horizon)
+
+        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
+            self.parameters, self.values, self.observed
+        )
+
+    @property
+    def variances(self) -> Float[Array, "next series"]:
+        """Conditional variances of the rows, and of the next one."""
+        return self.filtered()[2]
+
+    @property
+    def units(self) -> Float[Array, "time series"]:
+        """Standardised residuals e_t / sqrt(s_t), zero where unknown."""
+        residuals, _, variances = self.filtered()
+        return residuals / jnp.sqrt(variances[:-1])
+
+    def log_densities(self) -> Float[Array, "time series"]:
+        """ln f(x_t | rows before), zero where unknown."""
+        how = self.model.specification
+
+        def one(parameters: Array, values: Array, observed: Array) -> Array:
+            return how.log_densities(parameters, how.series(values, observed))
+
+        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
+            self.parameters, self.values, self.observed
+        )
+
+    def forecast(
+        self, horizon: int, *, key: PRNGKeyArray | None = None, num_draws: int = 2000
+    ) -> Forecast:
+        """The next `horizon` rows: Gaussian moments without a key, `num_draws` paths with one.
+
+        Means and variances are exact (given the parameters) at every horizon for GARCH, HAR and
+        RiskMetrics; those of EGARCH and APARCH exist beyond one step as draws only.
+
+        **Raises:** `ValueError` for a horizon below 1 and for moments that do not exist.
+        """
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        if key is not None:
+            return SampleForecast(self.draw_ahead(horizon, num_draws, key=key))
+        if horizon > 1 and not self.model.variance.exact_forecast:
+            raise ValueError(
+                f"the variance of {type(self.model.variance).__name__} beyond one step has no "
+                "closed form; pass key=jax.random.key(...) for draws."
+            )
+        how = self.model.specification
+        num_times = self.values.shape[0]
+        variances = self.filtered(horizon)[2][num_times:]
+
+        def one(parameters: Array, values: Array, observed: Array, ahead: Array):
+            mean, _, _ = how.split(parameters)
+            means = how.mean.forecast(mean, values, observed, horizon)
+            weights = moving_average(how.mean.split(mean)[1], horizon)
+            return means, (weights * ahead) @ weights.T
+
+        means, covs = jax.vmap(one, in_axes=(0, 1, 1, 1))(
+            self.parameters, self.values, self.observed, variances
+        )
+        apart = jnp.eye(covs.shape[0], dtype=covs.dtype)
+        return GaussianForecast(means.T, jnp.einsum("nhk,nm->hnkm", covs, apart))
+
+    def draw_ahead(
+        self, horizon: int, num_draws: int, *, key: PRNGKeyArray
+    ) -> Float[Array, "draws horizon series"]:
+        """Paths of the next rows with drawn innovations, each feeding the variances that follow."""
+        how = self.model.specification
+
+        def one(parameters: Array, values: Array, observed: Array, key: Array) -> Array:
+            series = how.series(values, observed)
+            return simulate_ahead(how, parameters, series, horizon, num_draws, key=key)
+
+        keys = jax.random.split(key, self.parameters.shape[0])
+        return jax.vmap(one, in_axes=(0, 1, 1, 0), out_axes=2)(
+            self.parameters, self.values, self.observed, keys
+        )
+
+    def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
+        how = self.model.specification
+        squares = jnp.mean(self.filtered()[0] ** 2, axis=0)
+
+        def one(parameters: Array, start: Array, key: Array) -> Array:
+            return simulate_long(how, parameters, start, num_steps, key=key)
+
+        keys = jax.random.split(key, self.parameters.shape[0])
+        return jax.vmap(one, out_axes=1)(self.parameters, squares, keys)
+
+    def given(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+    ) -> "FittedVarianceModel":
+        values = jnp.where(observed, values, 0.0)
+        return dataclasses.replace(self, values=values, observed=observed)
+
+    def to_frame(self, names: tuple[str, ...]) -> "pd.DataFrame":
+        """Parameters, log-likelihood and result by series (host side)."""
+        import pandas as pd
+
+        from jaxfc.serialisation_tree import codes_of
+
+        frame = pd.DataFrame(jnp.asarray(self.parameters), list(names), list(self.names))
+        frame["loglik"] = jax.device_get(self.logliks)
+        texts = {code: name for name, code in codes_of(RESULTS).items()}
+        codes = jax.device_get(self.results._value)  # pyright: ignore
+        frame["result"] = [texts[int(code)] for code in codes]
+        return frame
+
+
+def moving_average(coefficients: Float[Array, " lags"], horizon: int) -> Float[Array, "h h"]:
+    """Row a, column s: how a shock of step s moves step a (psi_{a-s} of an AR)."""
+
+    def step(lags, _):
+        weight = coefficients @ lags
+        return push(lags, weight), weight
+
+    first = jnp.zeros_like(coefficients).at[:1].set(1.0)
+    later = jax.lax.scan(step, first, None, length=horizon - 1)[1]
+    psi = jnp.concatenate([jnp.ones(1, coefficients.dtype), later])
+    ages = jnp.arange(horizon)[:, None] - jnp.arange(horizon)
+    return jnp.where(ages >= 0, psi[jnp.maximum(ages, 0)], 0.0)
