@@ -1,16 +1,14 @@
 """Likelihood of one series with a conditional mean and a conditional variance, and its maximum."""
 
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, get_args
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import optimistix as optx
 
-from jaxfc.results import RESULTS, SUCCESSFUL, select
-from jaxfc.typing import Array, Bool, Float, Int
+from jaxfc.typing import Array, Bool, Float
 from jaxfc.volatility.innovations import Innovations
 from jaxfc.volatility.mean import MeanProcess
+from jaxfc.volatility.search import Minimum, minimise
 from jaxfc.volatility.variance import Start, VarianceProcess
 
 Convention = Literal["fcp", "rugarch", "arch"]
@@ -135,41 +133,15 @@ class Specification(eqx.Module):
         return Series(jnp.where(observed, values, 0.0), observed, residuals, known)
 
 
-class Maximum(NamedTuple):
-    """Natural parameters at the maximum in the units of the search, steps taken, result code."""
-
-    parameters: Float[Array, " p"]
-    num_steps: Int[Array, ""]
-    result: RESULTS
-
-
 def maximise(
     how: Specification, series: Series, tolerance: Float[Array, ""], max_steps: int
-) -> Maximum:
-    """Quasi-Newton from the best of the starts. Differentiable with respect to the data by the
-    implicit function theorem."""
-    starts = how.starts(series)
-    if starts.shape[1] == 0:
-        return Maximum(starts[0], jnp.asarray(0), SUCCESSFUL)
+) -> Minimum:
+    """Natural parameters at the maximum of the likelihood, from the best of the starts."""
 
     def loss(free: Array, data: tuple[Specification, Series]) -> Array:
         how, series = data
         densities = how.log_densities(how.natural(free, series), series)
         return -jnp.sum(densities) / jnp.maximum(jnp.sum(series.known), 1)
 
-    values = jax.vmap(lambda free: loss(free, (how, series)))(starts)
-    best = starts[jnp.nanargmin(values)]
-    solver = optx.BFGS(rtol=tolerance, atol=tolerance)  # pyright: ignore[reportArgumentType]
-    arguments = (how, series)
-    solution = optx.minimise(
-        loss, solver, jax.lax.stop_gradient(best), arguments, max_steps=max_steps, throw=False
-    )
-    parameters = how.natural(solution.value, series)
-    result = select(
-        solution.result == optx.RESULTS.successful,
-        SUCCESSFUL,
-        cast(RESULTS, RESULTS.nonlinear_max_steps_reached),
-    )
-    finite = jnp.all(jnp.isfinite(parameters))
-    result = select(finite, result, cast(RESULTS, RESULTS.diverged))
-    return Maximum(parameters, solution.stats["num_steps"], result)
+    found = minimise(loss, how.starts(series), (how, series), tolerance, max_steps)
+    return found._replace(parameters=how.natural(found.parameters, series))

@@ -205,17 +205,27 @@ class FittedVarianceModel(Fitted):
         num_times = self.values.shape[0]
         variances = self.filtered(horizon)[2][num_times:]
 
-        def one(parameters: Array, values: Array, observed: Array, ahead: Array):
+        def one(parameters: Array, values: Array, observed: Array) -> Array:
             mean, _, _ = how.split(parameters)
-            means = how.mean.forecast(mean, values, observed, horizon)
-            weights = moving_average(how.mean.split(mean)[1], horizon)
-            return means, (weights * ahead) @ weights.T
+            return how.mean.forecast(mean, values, observed, horizon)
 
-        means, covs = jax.vmap(one, in_axes=(0, 1, 1, 1))(
-            self.parameters, self.values, self.observed, variances
+        means = jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
+            self.parameters, self.values, self.observed
         )
-        apart = jnp.eye(covs.shape[0], dtype=covs.dtype)
-        return GaussianForecast(means.T, jnp.einsum("nhk,nm->hnkm", covs, apart))
+        weights = self.moving_averages(horizon)
+        apart = jnp.eye(variances.shape[1], dtype=variances.dtype)
+        cov = jnp.einsum("nhs,nks,sn,nm->hnkm", weights, weights, variances, apart)
+        return GaussianForecast(means, cov)
+
+    def moving_averages(self, horizon: int) -> Float[Array, "series horizon horizon"]:
+        """Entry (a, s) of every series: how a shock of step s moves the value of step a."""
+        how = self.model.specification
+
+        def one(parameters: Array) -> Array:
+            mean, _, _ = how.split(parameters)
+            return moving_average(how.mean.split(mean)[1], horizon)
+
+        return jax.vmap(one)(self.parameters)
 
     def draw_ahead(
         self, horizon: int, num_draws: int, *, key: PRNGKeyArray

@@ -1,0 +1,124 @@
+"""Correlations of rows to come, by formula and by drawn paths."""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.volatility.innovations import Normal
+from jaxfc.volatility.mean import push
+from jaxfc.volatility.simulate import BURN_IN, state_after
+from jaxfc.volatility.targets import unit_diagonal
+
+if TYPE_CHECKING:
+    from jaxfc.volatility.dcc import FittedCorrelationModel
+
+METHODS = ("iterated", "ES-R", "ES-Q")
+
+
+def state_of(fitted: "FittedCorrelationModel"):
+    """State of the correlations after the last row."""
+    residuals, known, variances = fitted.margins.filtered()
+    units = residuals / jnp.sqrt(variances[:-1])
+    ours = fitted.model.split(fitted.parameters)[0]
+    return fitted.model.correlations.filter(ours, units, known, fitted.targets)[0]
+
+
+def correlations_ahead(
+    fitted: "FittedCorrelationModel", horizon: int, method: str
+) -> Float[Array, "horizon series series"]:
+    """R_{T+1}, ..., R_{T+horizon}; see `FittedCorrelationModel.forecast`."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    how, targets = fitted.model.correlations, fitted.targets
+    ours = fitted.model.split(fitted.parameters)[0]
+    state = state_of(fitted)
+    if method == "iterated":
+        nothing = jnp.zeros(targets.both.shape[0], targets.both.dtype)
+        unseen = jnp.zeros(targets.both.shape[0], bool)
+
+        def step(state, _):
+            quasi = how.quasi(ours, state, targets)
+            return how.advance(state, quasi, nothing, unseen, targets), unit_diagonal(quasi)
+
+        return jax.lax.scan(step, state, None, length=horizon)[1]
+    if how.num_asymmetric or how.num_shocks > 1 or how.num_lags > 1:
+        raise ValueError(
+            f"{method} is defined for a symmetric DCC(1, 1); use method='iterated' or draws."
+        )
+    a, _, b = how.split(ours)
+    kept = (jnp.sum(a) + jnp.sum(b)) ** jnp.arange(horizon, dtype=ours.dtype)[:, None, None]
+    first = how.quasi(ours, state, targets)
+    if method == "ES-Q":
+        return jax.vmap(unit_diagonal)((1.0 - kept) * targets.both + kept * first)
+    return (1.0 - kept) * unit_diagonal(targets.both) + kept * unit_diagonal(first)
+
+
+def draw_units(
+    fitted: "FittedCorrelationModel", size: tuple[int, ...], *, key: PRNGKeyArray
+) -> Float[Array, "..."]:
+    """Draws of R^{-1/2} z: normal, or the same over the root of a chi-squared (joint Student)."""
+    normal_key, scale_key = jax.random.split(key)
+    normal = jax.random.normal(normal_key, size, fitted.parameters.dtype)
+    if isinstance(fitted.model.innovations, Normal):
+        return normal
+    nu = fitted.model.split(fitted.parameters)[1][0]
+    chi = 2.0 * jax.random.gamma(scale_key, 0.5 * nu, size[:-1], normal.dtype)
+    return normal * jnp.sqrt((nu - 2.0) / chi)[..., None]
+
+
+def draw_returns(
+    fitted: "FittedCorrelationModel",
+    horizon: int,
+    num_draws: int,
+    *,
+    key: PRNGKeyArray,
+    long_run: bool = False,
+) -> Float[Array, "draws horizon series"]:
+    """Paths on which each drawn row feeds variances and correlations of those that follow; from the
+    last row on, or (`long_run`) after `BURN_IN` rows from the unconditional state."""
+    margins, how, targets = fitted.margins, fitted.model.correlations, fitted.targets
+    spec = margins.model.specification
+    ours = fitted.model.split(fitted.parameters)[0]
+    seen = jnp.ones(targets.both.shape[0], bool)
+    length = horizon + (BURN_IN if long_run else 0)
+
+    def begin(parameters: Array, values: Array, observed: Array):
+        series = spec.series(values, observed)
+        mean, variance, shapes = spec.split(parameters)
+        start = spec.before(mean, series)
+        if not long_run:
+            return state_after(spec, parameters, series, start)
+        expected = spec.variance.expected(variance, spec.innovations, shapes)
+        return spec.variance.begin(variance, start.value, expected), spec.mean.long_run(mean)
+
+    def ahead(parameters: Array, state):
+        mean, variance, _ = spec.split(parameters)
+        return spec.mean.next(mean, state[1]), spec.variance.variance(variance, state[0])
+
+    def after(parameters: Array, state, now: Array, residual: Array, value: Array):
+        _, variance, shapes = spec.split(parameters)
+        expected = spec.variance.expected(variance, spec.innovations, shapes)
+        yes = jnp.asarray(True)
+        inner = spec.variance.advance(variance, state[0], now, residual, yes, expected)
+        return inner, push(state[1], value)
+
+    series_state = jax.vmap(begin, in_axes=(0, 1, 1))(
+        margins.parameters, margins.values, margins.observed
+    )
+    first = how.begin(targets) if long_run else state_of(fitted)
+
+    def step(state, unit):
+        own, joint = state
+        means, variances = jax.vmap(ahead)(margins.parameters, own)
+        quasi = how.quasi(ours, joint, targets)
+        units = jnp.linalg.cholesky(unit_diagonal(quasi)) @ unit
+        residuals = jnp.sqrt(variances) * units
+        values = means + residuals
+        own = jax.vmap(after)(margins.parameters, own, variances, residuals, values)
+        return (own, how.advance(joint, quasi, units, seen, targets)), values
+
+    draws = draw_units(fitted, (num_draws, length, targets.both.shape[0]), key=key)
+    paths = jax.vmap(lambda row: jax.lax.scan(step, (series_state, first), row)[1])(draws)
+    return paths[:, length - horizon :]

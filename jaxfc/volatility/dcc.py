@@ -1,0 +1,269 @@
+"""Covariances of a panel of returns: variances by series, correlations in a second step."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import gammaln
+
+from jaxfc.forecast import Forecast, GaussianForecast, SampleForecast
+from jaxfc.model import Fitted, Model
+from jaxfc.results import RESULTS, SUCCESSFUL, is_okay, select
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
+from jaxfc.volatility.correlation import DCC, Targets, log_det_and_quadratic
+from jaxfc.volatility.correlation_ahead import correlations_ahead, draw_returns
+from jaxfc.volatility.innovations import LOG_2PI, Innovations, Normal, StudentT
+from jaxfc.volatility.search import minimise
+from jaxfc.volatility.targets import SampleTarget, Target, unit_diagonal
+from jaxfc.volatility.univariate import FittedVarianceModel, VarianceModel
+from jaxfc_kernels.aggregation import AggregationRows
+
+if TYPE_CHECKING:
+    from jaxfc.panel import Panel
+
+Method = Literal["iterated", "ES-R", "ES-Q"]
+MAX_PERSISTENCE = 1.0 - 1e-6
+
+
+class Standardised(NamedTuple):
+    """Standardised residuals (zero where not `known`)."""
+
+    units: Float[Array, "time series"]
+    known: Bool[Array, "time series"]
+
+
+class CorrelationModel(Model):
+    """Dynamic conditional correlations with variances of every series by itself, in two steps.
+
+        e_t = D_t z_t,   Var(z_t | past) = R_t,   H_t = D_t R_t D_t
+
+    D_t by `margins`, R_t by `correlations` (DCC(p, q), asymmetric or corrected) around `target`;
+    `innovations`: the joint law of z given the past, Normal() or StudentT(), maximised in the
+    second step with the standardised residuals of the first held fixed (Engle and Sheppard 2001).
+
+    Missing cells: no date is dropped; the likelihood is that of the observed block, and a product
+    that is missing is replaced by its expectation.
+
+    **Raises** (from `fit`): what `margins` raise, `ValueError` for one series and for more series
+    than rows.
+    """
+
+    correlations: DCC = eqx.field(default_factory=DCC)
+    margins: VarianceModel = eqx.field(default_factory=VarianceModel, kw_only=True)
+    target: Target = eqx.field(default_factory=SampleTarget, kw_only=True)
+    innovations: Innovations = eqx.field(default_factory=Normal, kw_only=True)
+    tolerance: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6, kw_only=True)
+    max_steps: int = eqx.field(static=True, default=300, kw_only=True)
+
+    def __check_init__(self):
+        if not isinstance(self.innovations, Normal | StudentT):
+            raise ValueError(
+                "the joint law is Normal() or StudentT(), got "
+                f"{type(self.innovations).__name__}(); other laws are for margins."
+            )
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the second step's parameters."""
+        return self.correlations.names + self.innovations.names
+
+    def check(self, panel: "Panel") -> None:
+        if len(panel.names) < 2:
+            raise ValueError("correlations need two series or more; use VarianceModel for one.")
+        if panel.num_times <= len(panel.names):
+            raise ValueError(
+                f"{len(panel.names)} series with {panel.num_times} rows: the sample target is "
+                "singular. Use a longer sample or fewer series."
+            )
+        self.margins.check(panel)
+
+    def estimate(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> "FittedCorrelationModel":
+        margins = self.margins.estimate(values, observed)
+        data = standardised(margins)
+
+        def loss(free: Array, data: Standardised) -> Array:
+            parameters = self.natural(free, data)
+            densities = self.log_densities(parameters, data, self.targets(parameters, data))
+            return -jnp.sum(densities) / jnp.maximum(jnp.sum(data.known), 1)
+
+        shapes = jnp.asarray(self.innovations.starts, values.dtype)
+        starts = self.correlations.starts(values.dtype)
+        free_shapes = jnp.broadcast_to(
+            self.innovations.free(shapes), (starts.shape[0], shapes.size)
+        )
+        starts = jnp.concatenate([starts, free_shapes], axis=1)
+        tolerance = self.tolerance.astype(values.dtype)
+        found = minimise(loss, starts, data, tolerance, self.max_steps)
+        parameters = self.natural(found.parameters, data)
+        targets = self.targets(parameters, data)
+        persistence = self.correlations.persistence(self.split(parameters)[0], targets)
+        integrated = is_okay(found.result) & (persistence > MAX_PERSISTENCE)
+        result = select(integrated, cast(RESULTS, RESULTS.integrated_variance), found.result)
+        result = select(margins.result != SUCCESSFUL, margins.result, result)
+        fitted = FittedCorrelationModel(
+            model=self,
+            margins=margins,
+            parameters=parameters,
+            targets=targets,
+            loglik=jnp.zeros(()),
+            num_steps=found.num_steps,
+            result=result,
+        )
+        loglik = jnp.sum(fitted.log_densities())
+        finite = jnp.isfinite(loglik)
+        result = select(finite, result, cast(RESULTS, RESULTS.diverged))
+        return dataclasses.replace(fitted, loglik=loglik, result=result)
+
+    def split(self, parameters: Float[Array, " p"]) -> tuple[Array, Array]:
+        """Parameters of the correlations and shapes of the law."""
+        number = len(self.correlations.names)
+        return parameters[:number], parameters[number:]
+
+    def natural(self, free: Float[Array, " p"], data: Standardised) -> Float[Array, " p"]:
+        """Parameters of coordinates without bounds."""
+        ours, shapes = self.split(free)
+        # The bound of the asymmetric terms needs targets, which depend on parameters only where
+        # there is no such term.
+        targets = self.targets(ours, data) if self.correlations.num_asymmetric else empty(data)
+        ours = self.correlations.natural(ours, targets)
+        return jnp.concatenate([ours, self.innovations.shapes(shapes)])
+
+    def targets(self, parameters: Float[Array, " p"], data: Standardised) -> Targets:
+        """Unconditional matrices of what drives the correlations."""
+        ours = self.split(parameters)[0]
+        driving = self.correlations.driving(ours, *data)
+        both = self.target.corr(driving, data.known)
+        if self.correlations.corrected:
+            both = unit_diagonal(both)
+        if self.correlations.num_asymmetric == 0:
+            return Targets(both, jnp.zeros_like(both))
+        plain = SampleTarget(centred=is_centred(self.target), unit_diagonal=False)
+        return Targets(both, plain.corr(jnp.minimum(data.units, 0.0), data.known))
+
+    def log_densities(
+        self, parameters: Float[Array, " p"], data: Standardised, targets: Targets
+    ) -> Float[Array, " time"]:
+        """ln f(z_t | past) of the observed block of every row."""
+        ours, shapes = self.split(parameters)
+        _, quasi = self.correlations.filter(ours, *data, targets)
+        corrs = jax.vmap(unit_diagonal)(quasi)
+        log_dets, squares = jax.vmap(log_det_and_quadratic)(corrs, *data)
+        counts = jnp.sum(data.known, axis=1)
+        if isinstance(self.innovations, Normal):
+            return -0.5 * (counts * LOG_2PI + log_dets + squares)
+        nu = shapes[0]
+        constant = gammaln(0.5 * (nu + counts)) - gammaln(0.5 * nu)
+        constant = constant - 0.5 * counts * jnp.log(jnp.pi * (nu - 2.0))
+        tail = 0.5 * (nu + counts) * jnp.log1p(squares / (nu - 2.0))
+        return constant - 0.5 * log_dets - tail
+
+
+def standardised(margins: FittedVarianceModel) -> Standardised:
+    """z_t of fitted margins."""
+    residuals, known, variances = margins.filtered()
+    return Standardised(residuals / jnp.sqrt(variances[:-1]), known)
+
+
+def empty(data: Standardised) -> Targets:
+    """Targets where none are needed."""
+    none = jnp.eye(data.units.shape[1], dtype=data.units.dtype)
+    return Targets(none, none)
+
+
+def is_centred(target: Target) -> bool:
+    """Whether second moments are about the sample means (rmgarch)."""
+    return isinstance(target, SampleTarget) and target.centred
+
+
+class FittedCorrelationModel(Fitted):
+    """Estimated correlations on estimated margins.
+
+    `parameters`: those of the second step, in the order of `model.names`; `targets` the matrices
+    that the recursion returns to. `loglik` is that of the returns, both steps together.
+    """
+
+    model: CorrelationModel
+    margins: FittedVarianceModel
+    parameters: Float[Array, " p"]
+    targets: Targets
+    loglik: Float[Array, ""]  # pyright: ignore
+    num_steps: Int[Array, ""]  # pyright: ignore
+    result: RESULTS  # pyright: ignore
+
+    def log_densities(self) -> Float[Array, " time"]:
+        """ln f(x_t | rows before) of the observed block of every row."""
+        _, known, variances = self.margins.filtered()
+        scales = jnp.sum(jnp.where(known, 0.5 * jnp.log(variances[:-1]), 0.0), axis=1)
+        data = standardised(self.margins)
+        return self.model.log_densities(self.parameters, data, self.targets) - scales
+
+    @property
+    def corrs(self) -> Float[Array, "next series series"]:
+        """R of every row, and of the next one."""
+        how = self.model.correlations
+        ours = self.model.split(self.parameters)[0]
+        state, quasi = how.filter(ours, *standardised(self.margins), self.targets)
+        ahead = how.quasi(ours, state, self.targets)
+        return jax.vmap(unit_diagonal)(jnp.concatenate([quasi, ahead[None]]))
+
+    @property
+    def covs(self) -> Float[Array, "next series series"]:
+        """H of every row, and of the next one."""
+        stds = jnp.sqrt(self.margins.variances)
+        return stds[:, :, None] * self.corrs * stds[:, None, :]
+
+    def forecast(
+        self,
+        horizon: int,
+        *,
+        key: PRNGKeyArray | None = None,
+        method: str = "iterated",
+        num_draws: int = 2000,
+    ) -> Forecast:
+        """The next `horizon` rows: Gaussian moments without a key, `num_draws` paths with one.
+
+        Correlations ahead by `method`:
+
+        - "iterated": the recursion with R_{T+k-1} for the product that is to come (Q if corrected,
+          for which E Q is exact); only E corr(Q) = corr(E Q) is approximated;
+        - "ES-R": R_{T+k} = (1 - l^{k-1}) corr(S) + l^{k-1} R_{T+1}, l = sum a + sum b (Engle and
+          Sheppard 2001; rmgarch);
+        - "ES-Q": the same of Q, then brought to unit diagonal.
+
+        H_{T+k} = D R D with D by the margins; that D and R are dependent is left out. Draws have
+        none of these approximations.
+
+        **Raises:** `ValueError` for a horizon below 1, an unknown method, ES with asymmetric terms.
+        """
+        if key is not None:
+            return SampleForecast(draw_returns(self, horizon, num_draws, key=key))
+        margins = self.margins.forecast(horizon)
+        corrs = correlations_ahead(self, horizon, method)
+        stds = jnp.sqrt(self.margins.filtered(horizon)[2][-horizon:])
+        covs = stds[:, :, None] * corrs * stds[:, None, :]
+        weights = self.margins.moving_averages(horizon)
+        joint = jnp.einsum("ias,jbs,sij->aibj", weights, weights, covs)
+        return GaussianForecast(margins.mean, joint)
+
+    def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
+        return draw_returns(self, num_steps, 1, key=key, long_run=True)[0]
+
+    def given(
+        self,
+        values: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        *,
+        aggregation: AggregationRows | None = None,
+    ) -> "FittedCorrelationModel":
+        return dataclasses.replace(self, margins=self.margins.given(values, observed))

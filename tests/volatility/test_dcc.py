@@ -1,0 +1,290 @@
+"""Dynamic correlations: rmgarch's numbers, a plain loop, holes, forecasts against drawn paths."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+import jaxfc
+from golden import rmgarch
+from jaxfc.volatility import (
+    DCC,
+    GARCH,
+    CorrelationModel,
+    Normal,
+    SampleTarget,
+    SkewedT,
+    StudentT,
+    VarianceModel,
+    ZeroMean,
+)
+from jaxfc.volatility.correlation import Targets, mean_falls
+from jaxfc.volatility.dcc import Standardised, standardised
+from jaxfc.volatility.targets import unit_diagonal
+
+
+def panel_of(values, names=None):
+    names = names or [f"r{i}" for i in range(values.shape[1])]
+    index = pd.bdate_range("1987-03-16", periods=len(values))
+    return jaxfc.Panel.from_frame(pd.DataFrame(values, index, names))
+
+
+@pytest.fixture(scope="module")
+def dow(shared_data):
+    rdata = pytest.importorskip("rdata")
+    table = rdata.read_rda(shared_data / "garch_refs" / "dji30ret.rda")["dji30ret"]
+    table = table[list(rmgarch.SERIES)].to_numpy()
+    return 100.0 * table[:1000]
+
+
+def at_parameters(model, values, margins, parameters):
+    """A fitted model at given parameters, without a search."""
+    observed = jnp.asarray(~np.isnan(values))
+    stopped = dataclasses.replace(
+        model, max_steps=1, margins=dataclasses.replace(model.margins, max_steps=1)
+    )
+    fitted = stopped.estimate(jnp.asarray(np.nan_to_num(values)), observed)
+    own = dataclasses.replace(fitted.margins, parameters=jnp.asarray(margins))
+    parameters = jnp.asarray(parameters)
+    return dataclasses.replace(
+        fitted,
+        margins=own,
+        parameters=parameters,
+        targets=model.targets(parameters, standardised(own)),
+    )
+
+
+@pytest.mark.parametrize("name", rmgarch.MODELS)
+def test_the_numbers_of_rmgarch(dow, name):
+    parameters, loglik, lower = rmgarch.MODELS[name]
+    model = CorrelationModel(
+        DCC(num_asymmetric=int(name == "adcc_norm"), start="ones"),
+        margins=VarianceModel(start="rugarch"),
+        target=SampleTarget(centred=True, unit_diagonal=False),
+        innovations=StudentT() if name == "dcc_t" else Normal(),
+    )
+    fitted = at_parameters(model, dow, rmgarch.MARGINS, parameters)
+    assert float(jnp.sum(fitted.log_densities())) == pytest.approx(loglik, abs=1e-8)
+    cov = np.asarray(fitted.covs[-1])
+    np.testing.assert_allclose(cov[np.tril_indices(5)], lower, atol=1e-10)
+    ahead = np.asarray(fitted.forecast(1).cov)[0, :, 0]
+    np.testing.assert_allclose(ahead, cov, rtol=1e-12)
+
+
+def simulated(seed=0, num_times=500, a=0.05, b=0.9):
+    """DCC of three series with GARCH variances."""
+    rng = np.random.default_rng(seed)
+    target = np.asarray([[1.0, 0.6, 0.2], [0.6, 1.0, 0.4], [0.2, 0.4, 1.0]])
+    quasi, product, variance, rows = target, target, np.ones(3), []
+    for _ in range(num_times + 200):
+        quasi = (1 - a - b) * target + a * product + b * quasi
+        scale = np.sqrt(np.diag(quasi))
+        units = np.linalg.cholesky(quasi / np.outer(scale, scale)) @ rng.normal(size=3)
+        rows.append(np.sqrt(variance) * units)
+        product = np.outer(units, units)
+        variance = 0.05 + 0.08 * rows[-1] ** 2 + 0.87 * variance
+    return np.asarray(rows[200:])
+
+
+@pytest.fixture(scope="module")
+def returns():
+    return simulated()
+
+
+PLAIN = CorrelationModel(DCC(), margins=VarianceModel(GARCH(), mean=ZeroMean()))
+
+
+@pytest.fixture(scope="module")
+def fitted(returns):
+    return PLAIN.fit(panel_of(returns))
+
+
+def kernel(corr):
+    """E n n' of a normal, entry by entry."""
+    angle = np.clip(corr, -1, 1)
+    return (np.sqrt(1 - angle**2) + angle * (np.pi / 2 + np.arcsin(angle))) / (2 * np.pi)
+
+
+def loop(units, known, parameters, both, falls, *, asymmetric=False, corrected=False):
+    """Correlations of every row and the next, and the normal log-density, row by row."""
+    a, *rest = parameters
+    g, b = (rest[0], rest[1]) if asymmetric else (0.0, rest[0])
+    quasi, product, fall = both, both, falls
+    corrs, total = [], 0.0
+    corr_both = both / np.sqrt(np.outer(np.diag(both), np.diag(both)))
+    for unit, seen in zip(units, known, strict=True):
+        quasi = (1 - a - b) * both - g * falls + a * product + g * fall + b * quasi
+        scale = np.sqrt(np.diag(quasi))
+        corr = quasi / np.outer(scale, scale)
+        corrs.append(corr)
+        block = corr[np.ix_(seen, seen)]
+        z = unit[seen]
+        _, log_det = np.linalg.slogdet(block)
+        total -= 0.5 * (seen.sum() * np.log(2 * np.pi) + log_det + z @ np.linalg.solve(block, z))
+        drive = scale * unit if corrected else unit
+        both_seen = np.outer(seen, seen)
+        product = np.where(both_seen, np.outer(drive, drive), quasi if corrected else corr)
+        down = np.minimum(unit, 0)
+        filled = kernel(corr) + falls - kernel(corr_both)
+        fall = np.where(both_seen, np.outer(down, down), filled)
+    return np.asarray(corrs), total
+
+
+@pytest.mark.parametrize("kind", ["plain", "asymmetric", "corrected"])
+def test_the_recursion_is_that_of_the_loop(returns, kind):
+    rng = np.random.default_rng(1)
+    known = rng.random(returns.shape) > 0.2
+    units = np.where(known, returns / returns.std(axis=0), 0.0)
+    asymmetric, corrected = kind == "asymmetric", kind == "corrected"
+    parameters = np.asarray([0.04, 0.03, 0.9] if asymmetric else [0.05, 0.9])
+    how = DCC(num_asymmetric=int(asymmetric), corrected=corrected)
+    target = np.asarray(SampleTarget().corr(jnp.asarray(units), jnp.asarray(known)))
+    falls = np.minimum(units, 0).T @ np.minimum(units, 0) / len(units)
+    targets = Targets(jnp.asarray(target), jnp.asarray(falls))
+    model = CorrelationModel(how)
+    data = jnp.asarray(units), jnp.asarray(known)
+    _, quasi = how.filter(jnp.asarray(parameters), *data, targets)
+    corrs, total = loop(
+        units, known, parameters, target, falls, asymmetric=asymmetric, corrected=corrected
+    )
+    np.testing.assert_allclose(jax.vmap(unit_diagonal)(quasi), corrs, atol=1e-12)
+    found = jnp.sum(model.log_densities(jnp.asarray(parameters), Standardised(*data), targets))
+    assert float(found) == pytest.approx(total, rel=1e-12)
+
+
+def test_a_series_without_data_changes_nothing_for_the_others(returns):
+    """One series masked whole: the likelihood and the forecast of the model without it."""
+    both = jnp.asarray([[1.0, 0.5, 0.1], [0.5, 1.0, 0.3], [0.1, 0.3, 1.0]])
+    units = jnp.asarray(returns / returns.std(axis=0))
+    known = jnp.ones(units.shape, bool).at[:, 1].set(False)
+    parameters, how = jnp.asarray([0.05, 0.9]), DCC()
+    without = jnp.asarray([0, 2])
+    whole = how.filter(
+        parameters, jnp.where(known, units, 0.0), known, Targets(both, jnp.zeros_like(both))
+    )[1]
+    small = both[jnp.ix_(without, without)]
+    part = how.filter(
+        parameters,
+        units[:, without],
+        jnp.ones((len(units), 2), bool),
+        Targets(small, jnp.zeros_like(small)),
+    )[1]
+    np.testing.assert_allclose(whole[:, without][:, :, without], part, atol=1e-13)
+
+
+def test_estimates_are_near_the_truth(fitted, returns):
+    a, b = np.asarray(fitted.parameters)
+    assert abs(a - 0.05) < 0.03 and abs(b - 0.9) < 0.08
+    assert fitted.model.names == ("a[1]", "b[1]")
+    # The likelihood of both steps is that of the Gaussian rows.
+    covs = np.asarray(fitted.covs)[:-1]
+    total = -0.5 * sum(
+        3 * np.log(2 * np.pi) + np.linalg.slogdet(cov)[1] + row @ np.linalg.solve(cov, row)
+        for cov, row in zip(covs, returns, strict=True)
+    )
+    assert float(fitted.loglik) == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "how", [DCC(2, 2), DCC(num_asymmetric=1), DCC(corrected=True)], ids=["2,2", "adcc", "cdcc"]
+)
+def test_other_correlations_are_estimated(returns, fitted, how):
+    model = dataclasses.replace(PLAIN, correlations=how)
+    other = model.fit(panel_of(returns), throw=False)
+    assert bool(jnp.all(jnp.isfinite(other.parameters)))
+    # Nested models gain; the corrected one is close to the plain.
+    slack = 3.0 if how.corrected else 1e-4
+    assert float(other.loglik) > float(fitted.loglik) - slack
+    persistence = how.persistence(model.split(other.parameters)[0], other.targets)
+    assert 0 < float(persistence) < 1
+
+
+def test_correlations_ahead_return_to_the_target(fitted):
+    long = fitted.forecast(400)
+    corr = np.asarray(unit_diagonal(long.cov[-1, :, -1]))
+    np.testing.assert_allclose(corr, unit_diagonal(fitted.targets.both), atol=1e-3)
+    a, b = np.asarray(fitted.parameters)
+    last = np.asarray(fitted.corrs[-1])
+    level = np.asarray(unit_diagonal(fitted.targets.both))
+    ahead = fitted.forecast(5, method="ES-R").cov
+    for step in range(5):
+        kept = (a + b) ** step
+        found = unit_diagonal(ahead[step, :, step])
+        np.testing.assert_allclose(found, (1 - kept) * level + kept * last, atol=1e-12)
+    # Rows are uncorrelated over time, so the sum's covariance is the sum of the covariances.
+    total = np.asarray(fitted.forecast(5).cumulative().cov)[-1, :, -1]
+    each = np.einsum("hihj->ij", np.asarray(fitted.forecast(5).cov))
+    np.testing.assert_allclose(total, each, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["iterated", "ES-Q"])
+def test_drawn_paths_have_the_covariances(fitted, method):
+    drawn = fitted.forecast(5, key=jax.random.key(0), num_draws=20_000)
+    exact = np.asarray(fitted.forecast(5, method=method).cov)[4, :, 4]
+    draws = np.asarray(drawn.draws)[:, 4]
+    products = np.einsum("di,dj->dij", draws, draws)
+    error = products.std(axis=0) / np.sqrt(len(draws))
+    assert np.max(np.abs(products.mean(axis=0) - exact) / error) < 4.5
+
+
+def test_student_paths_have_fat_tails(returns):
+    model = dataclasses.replace(PLAIN, innovations=StudentT())
+    fitted = model.fit(panel_of(returns))
+    assert model.names == ("a[1]", "b[1]", "nu")
+    heavy = dataclasses.replace(fitted, parameters=fitted.parameters.at[2].set(5.0))
+    draws = np.asarray(heavy.forecast(1, key=jax.random.key(0), num_draws=50_000).draws)[:, 0]
+    np.testing.assert_allclose(draws.std(axis=0), heavy.forecast(1).std[0], rtol=0.03)
+    kurtosis = np.mean((draws / draws.std(axis=0)) ** 4, axis=0)
+    assert np.all(kurtosis > 5.0)  # 9 for five degrees of freedom, normal 3
+
+
+def test_falls_of_a_normal():
+    draws = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], 400_000)
+    down = np.minimum(draws, 0)
+    found = mean_falls(jnp.asarray([[1.0, 0.5], [0.5, 1.0]]))
+    np.testing.assert_allclose(found, down.T @ down / len(down), atol=4e-3)
+    assert bool(jnp.all(jnp.isfinite(jax.jacfwd(mean_falls)(jnp.eye(2)))))
+
+
+def test_holes_are_estimated_without_dropping_dates():
+    holes = simulated(num_times=1500)
+    holes[:120, 2] = np.nan  # listed later
+    holes[np.random.default_rng(0).random(holes.shape) < 0.05] = np.nan
+    other = PLAIN.fit(panel_of(holes))
+    assert np.isfinite(float(other.loglik))
+    assert np.all(np.abs(np.asarray(other.parameters) - [0.05, 0.9]) < [0.025, 0.06])
+    assert other.forecast(3).cov.shape == (3, 3, 3, 3)
+
+
+def test_gradient_of_a_portfolio(fitted, returns):
+    """d (variance of an equally weighted portfolio ahead) / d (a return), parameters held fixed."""
+    weights = jnp.full(3, 1 / 3)
+    observed = jnp.ones(returns.shape, bool)
+
+    @jax.jit
+    def variance(values):
+        cov = fitted.given(values, observed).forecast(2).cumulative().cov[-1, :, -1]
+        return weights @ cov @ weights
+
+    values = jnp.asarray(returns)
+    slope = jax.grad(variance)(values)
+    for row in (490, 499):
+        step = jnp.zeros_like(values).at[row, 1].set(1e-5)
+        difference = float(variance(values + step) - variance(values - step)) / 2e-5
+        assert float(slope[row, 1]) == pytest.approx(difference, rel=1e-5, abs=1e-9)
+
+
+def test_bad_input_is_named(returns, fitted):
+    with pytest.raises(ValueError, match="correlations need two series or more"):
+        PLAIN.fit(panel_of(returns[:, :1]))
+    with pytest.raises(ValueError, match="the joint law is Normal"):
+        CorrelationModel(innovations=SkewedT())
+    with pytest.raises(ValueError, match="method must be one of"):
+        fitted.forecast(2, method="naive")
+    with pytest.raises(ValueError, match="defined without asymmetric terms"):
+        DCC(num_asymmetric=1, corrected=True)
+    with pytest.raises(ValueError, match="start must be"):
+        DCC(start="zeros")
