@@ -2,11 +2,14 @@
 
 from jaxfc.volatility.correlation import DCC
 from jaxfc.volatility.dcc import CorrelationModel, FittedCorrelationModel
+from jaxfc.volatility.forecast import VolatilityForecast, simple_moments, varma_forecast
+from jaxfc.volatility.horizon import Varma, cumulative_moments, joint_moments, mean_path
 from jaxfc.volatility.inference import parameter_cov, standard_errors
 from jaxfc.volatility.innovations import GED, Innovations, Normal, SkewedT, StudentT
 from jaxfc.volatility.mean import AutoregressiveMean, ConstantMean, MeanProcess, ZeroMean
 from jaxfc.volatility.other_variance import APARCH, EGARCH, HAR, RiskMetrics
 from jaxfc.volatility.targets import SampleTarget, Target
+from jaxfc.volatility.two_step_inference import correlation_cov, correlation_standard_errors
 from jaxfc.volatility.univariate import FittedVarianceModel, VarianceModel
 from jaxfc.volatility.variance import GARCH, VarianceProcess
 
@@ -32,7 +35,16 @@ __all__ = [
     "Target",
     "VarianceModel",
     "VarianceProcess",
+    "Varma",
+    "VolatilityForecast",
     "ZeroMean",
+    "correlation_cov",
+    "correlation_standard_errors",
+    "cumulative_moments",
+    "joint_moments",
+    "mean_path",
     "parameter_cov",
+    "simple_moments",
     "standard_errors",
+    "varma_forecast",
 ]

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
-from jaxfc.forecast import Forecast, GaussianForecast, SampleForecast
+from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL, is_okay, select
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc.volatility.correlation import DCC, Targets, log_det_and_quadratic
 from jaxfc.volatility.correlation_ahead import correlations_ahead, draw_returns
+from jaxfc.volatility.forecast import VolatilityForecast
 from jaxfc.volatility.innovations import LOG_2PI, Innovations, Normal, StudentT
 from jaxfc.volatility.search import minimise
 from jaxfc.volatility.targets import SampleTarget, Target, unit_diagonal
@@ -139,17 +140,22 @@ class CorrelationModel(Model):
         ours = self.correlations.natural(ours, targets)
         return jnp.concatenate([ours, self.innovations.shapes(shapes)])
 
-    def targets(self, parameters: Float[Array, " p"], data: Standardised) -> Targets:
-        """Unconditional matrices of what drives the correlations."""
+    def targets(
+        self,
+        parameters: Float[Array, " p"],
+        data: Standardised,
+        weights: Float[Array, " time"] | None = None,
+    ) -> Targets:
+        """Unconditional matrices of what drives the correlations, rows counted by `weights`."""
         ours = self.split(parameters)[0]
         driving = self.correlations.driving(ours, *data)
-        both = self.target.corr(driving, data.known)
+        both = self.target.corr(driving, data.known, weights)
         if self.correlations.corrected:
             both = unit_diagonal(both)
         if self.correlations.num_asymmetric == 0:
             return Targets(both, jnp.zeros_like(both))
         plain = SampleTarget(centred=is_centred(self.target), unit_diagonal=False)
-        return Targets(both, plain.corr(jnp.minimum(data.units, 0.0), data.known))
+        return Targets(both, plain.corr(jnp.minimum(data.units, 0.0), data.known, weights))
 
     def log_densities(
         self, parameters: Float[Array, " p"], data: Standardised, targets: Targets
@@ -231,7 +237,7 @@ class FittedCorrelationModel(Fitted):
         method: str = "iterated",
         num_draws: int = 2000,
     ) -> Forecast:
-        """The next `horizon` rows: Gaussian moments without a key, `num_draws` paths with one.
+        """The next `horizon` rows: moments without a key, `num_draws` paths with one.
 
         Correlations ahead by `method`:
 
@@ -252,9 +258,7 @@ class FittedCorrelationModel(Fitted):
         corrs = correlations_ahead(self, horizon, method)
         stds = jnp.sqrt(self.margins.filtered(horizon)[2][-horizon:])
         covs = stds[:, :, None] * corrs * stds[:, None, :]
-        weights = self.margins.moving_averages(horizon)
-        joint = jnp.einsum("ias,jbs,sij->aibj", weights, weights, covs)
-        return GaussianForecast(margins.mean, joint)
+        return VolatilityForecast(margins.mean, covs, self.margins.responses(horizon))
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         return draw_returns(self, num_steps, 1, key=key, long_run=True)[0]

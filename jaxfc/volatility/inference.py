@@ -34,27 +34,36 @@ def parameter_cov(
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
     if fitted.model.targeting:
         raise ValueError("the likelihood has no free omega under targeting=True; fit without it.")
+    scores, hessians = row_scores(fitted)
+    outer = jnp.einsum("tnp,tnq->npq", scores, scores)
+    if kind == "opg":
+        return jnp.linalg.inv(outer)
+    inverse = jnp.linalg.inv(-hessians)
+    return inverse if kind == "hessian" else inverse @ outer @ inverse
+
+
+def row_scores(
+    fitted: FittedVarianceModel,
+) -> tuple[Float[Array, "time series p"], Float[Array, "series p p"]]:
+    """Score of every row and Hessian of the log-likelihood of every series."""
     how = fitted.model.specification
 
     def one(
         parameters: Float[Array, " p"],
         values: Float[Array, " time"],
         observed: Bool[Array, " time"],
-    ) -> Float[Array, "p p"]:
+    ) -> tuple[Float[Array, "time p"], Float[Array, "p p"]]:
         series = how.series(values, observed)
 
         def densities(vector: Array) -> Array:
             return how.log_densities(vector, series)
 
-        scores = jax.jacfwd(densities)(parameters)
-        outer = scores.T @ scores
-        if kind == "opg":
-            return jnp.linalg.inv(outer)
         hessian = jax.jacfwd(jax.jacfwd(lambda vector: jnp.sum(densities(vector))))(parameters)
-        inverse = jnp.linalg.inv(-hessian)
-        return inverse if kind == "hessian" else inverse @ outer @ inverse
+        return jax.jacfwd(densities)(parameters), hessian
 
-    return jax.vmap(one, in_axes=(0, 1, 1))(fitted.parameters, fitted.values, fitted.observed)
+    return jax.vmap(one, in_axes=(0, 1, 1), out_axes=(1, 0))(
+        fitted.parameters, fitted.values, fitted.observed
+    )
 
 
 def standard_errors(

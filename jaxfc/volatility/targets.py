@@ -13,9 +13,13 @@ class Target(eqx.Module):
 
     @abc.abstractmethod
     def corr(
-        self, residuals: Float[Array, "time series"], observed: Bool[Array, "time series"]
+        self,
+        residuals: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        weights: Float[Array, " time"] | None = None,
     ) -> Float[Array, "series series"]:
-        """The matrix; what stands where not `observed` is never read."""
+        """The matrix; what stands where not `observed` is never read. Rows count by `weights`
+        (None: alike), whose derivative at one is the influence of a row."""
 
 
 class SampleTarget(Target):
@@ -32,15 +36,20 @@ class SampleTarget(Target):
     unit_diagonal: bool = eqx.field(static=True, default=True)
 
     def corr(
-        self, residuals: Float[Array, "time series"], observed: Bool[Array, "time series"]
+        self,
+        residuals: Float[Array, "time series"],
+        observed: Bool[Array, "time series"],
+        weights: Float[Array, " time"] | None = None,
     ) -> Float[Array, "series series"]:
         mask = observed.astype(residuals.dtype)
+        weighted = mask if weights is None else mask * weights[:, None]
         values = jnp.where(observed, residuals, 0.0)
-        counts = mask.T @ mask
+        counts = mask.T @ weighted
         if self.centred:
-            values = mask * (values - jnp.sum(values, axis=0) / jnp.sum(mask, axis=0))
+            means = jnp.sum(weighted * values, axis=0) / jnp.sum(weighted, axis=0)
+            values = mask * (values - means)
             counts = counts - 1.0
-        cov = values.T @ values / counts
+        cov = values.T @ (weighted * values) / counts
         if not self.unit_diagonal:
             return cov
         return unit_diagonal(cov)

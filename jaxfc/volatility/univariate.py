@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jaxfc.forecast import Forecast, GaussianForecast, SampleForecast
+from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc.volatility.checks import check_returns
+from jaxfc.volatility.forecast import VolatilityForecast
 from jaxfc.volatility.innovations import Innovations, Normal
 from jaxfc.volatility.likelihood import (
     CONVENTIONS,
@@ -185,7 +186,7 @@ class FittedVarianceModel(Fitted):
     def forecast(
         self, horizon: int, *, key: PRNGKeyArray | None = None, num_draws: int = 2000
     ) -> Forecast:
-        """The next `horizon` rows: Gaussian moments without a key, `num_draws` paths with one.
+        """The next `horizon` rows: moments without a key, `num_draws` paths with one.
 
         Means and variances are exact (given the parameters) at every horizon for GARCH, HAR and
         RiskMetrics; those of EGARCH and APARCH exist beyond one step as draws only.
@@ -212,20 +213,19 @@ class FittedVarianceModel(Fitted):
         means = jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
             self.parameters, self.values, self.observed
         )
-        weights = self.moving_averages(horizon)
-        apart = jnp.eye(variances.shape[1], dtype=variances.dtype)
-        cov = jnp.einsum("nhs,nks,sn,nm->hnkm", weights, weights, variances, apart)
-        return GaussianForecast(means, cov)
+        covs = jax.vmap(jnp.diag)(variances)
+        return VolatilityForecast(means, covs, self.responses(horizon))
 
-    def moving_averages(self, horizon: int) -> Float[Array, "series horizon horizon"]:
-        """Entry (a, s) of every series: how a shock of step s moves the value of step a."""
+    def responses(self, horizon: int) -> Float[Array, "horizon series"] | None:
+        """How a shock moves the values of its row and of those that follow; None: its own alone."""
         how = self.model.specification
+        if how.mean.ar == 0:
+            return None
 
         def one(parameters: Array) -> Array:
-            mean, _, _ = how.split(parameters)
-            return moving_average(how.mean.split(mean)[1], horizon)
+            return moving_average(how.mean.split(how.split(parameters)[0])[1], horizon)
 
-        return jax.vmap(one)(self.parameters)
+        return jax.vmap(one, out_axes=1)(self.parameters)
 
     def draw_ahead(
         self, horizon: int, num_draws: int, *, key: PRNGKeyArray
@@ -276,15 +276,13 @@ class FittedVarianceModel(Fitted):
         return frame
 
 
-def moving_average(coefficients: Float[Array, " lags"], horizon: int) -> Float[Array, "h h"]:
-    """Row a, column s: how a shock of step s moves step a (psi_{a-s} of an AR)."""
+def moving_average(coefficients: Float[Array, " lags"], horizon: int) -> Float[Array, " horizon"]:
+    """psi_0, psi_1, ... of an autoregression."""
 
     def step(lags, _):
         weight = coefficients @ lags
         return push(lags, weight), weight
 
-    first = jnp.zeros_like(coefficients).at[:1].set(1.0)
+    first = jnp.zeros_like(coefficients).at[0].set(1.0)
     later = jax.lax.scan(step, first, None, length=horizon - 1)[1]
-    psi = jnp.concatenate([jnp.ones(1, coefficients.dtype), later])
-    ages = jnp.arange(horizon)[:, None] - jnp.arange(horizon)
-    return jnp.where(ages >= 0, psi[jnp.maximum(ages, 0)], 0.0)
+    return jnp.concatenate([first[:1], later])
