@@ -1,0 +1,147 @@
+"""Estimation of GARCH and DCC against arch, multiarch and multigarch.
+
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \\
+        python benchmarks/bench_volatility.py [--quick] [--save]
+
+Needs the extras `peers` and `data`. Simulated GARCH(1,1) and DCC(1,1) series, T = 2000. CPU seconds
+of warmed-up calls, compilation apart, ours and the peers' in turn in one process.
+
+Table `garch`: one series, and a batch of series in one call against arch in a loop (no standard
+errors). Table `dcc`: both steps, full likelihood, without and with standard errors that count the
+first step (multigarch has none).
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("NPROC", "16")
+
+import jax
+import jax.numpy as jnp
+import multiarch
+import multigarch
+import numpy as np
+from arch import arch_model
+from timing import compile_seconds, cpu_seconds, report
+
+from jaxfc.volatility import (
+    DCC,
+    CorrelationModel,
+    VarianceModel,
+    correlation_standard_errors,
+)
+
+jax.config.update("jax_enable_x64", True)
+NUM_TIMES = 2000
+
+
+def returns(num_series: int) -> np.ndarray:
+    """DCC with a three-factor target, a = 0.03, b = 0.95, persistence 0.97."""
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(num_series, 3)) * 0.5 + 0.3
+    target = loadings @ loadings.T + np.eye(num_series)
+    scale = np.sqrt(np.diag(target))
+    target = target / np.outer(scale, scale)
+    alpha = rng.uniform(0.04, 0.1, num_series)
+    quasi, product, variance, rows = target, target, np.ones(num_series), []
+    for _ in range(NUM_TIMES):
+        quasi = 0.02 * target + 0.03 * product + 0.95 * quasi
+        scale = np.sqrt(np.diag(quasi))
+        units = np.linalg.cholesky(quasi / np.outer(scale, scale)) @ rng.normal(size=num_series)
+        rows.append(np.sqrt(variance) * units)
+        product = np.outer(units, units)
+        variance = 0.03 + alpha * rows[-1] ** 2 + (0.97 - alpha) * variance
+    return np.asarray(rows)
+
+
+def garch_row(num_series: int) -> dict[str, object]:
+    """All series, constant mean, normal."""
+    values = returns(min(num_series, 20))
+    values = np.tile(values, (1, -(-num_series // values.shape[1])))[:, :num_series]
+    data, observed = jnp.asarray(values), jnp.ones(values.shape, bool)
+    model = VarianceModel(start="arch")
+    run, seconds = compile_seconds(lambda v: model.estimate(v, observed).parameters, data)
+    few = values[:, : min(num_series, 20)]
+
+    def theirs():
+        for column in few.T:
+            arch_model(column, rescale=False).fit(disp="off", show_warning=False)
+
+    def fastest():
+        for column in few.T:
+            multigarch.GARCH(mean="constant").fit(column)
+
+    taken = cpu_seconds({"ours": lambda: run(data), "arch": theirs, "multigarch": fastest})
+    share = num_series / few.shape[1]
+    ours, arch, multi = taken["ours"], share * taken["arch"], share * taken["multigarch"]
+    return {
+        "series": num_series,
+        "jaxfc_ms": 1e3 * ours,
+        "arch_ms": 1e3 * arch,
+        "multigarch_ms": 1e3 * multi,
+        "arch_over_ours": arch / ours,
+        "multigarch_over_ours": multi / ours,
+        "compile_s": seconds,
+    }
+
+
+def once(run) -> float:
+    """CPU seconds of a second call."""
+    run()
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def dcc_row(num_series: int) -> dict[str, object]:
+    """Both steps, and with standard errors."""
+    values = returns(num_series)
+    data, observed = jnp.asarray(values), jnp.ones(values.shape, bool)
+    model = CorrelationModel(DCC())
+
+    def with_errors(values):
+        fitted = model.estimate(values, observed)
+        return fitted.parameters, correlation_standard_errors(fitted)
+
+    run, seconds = compile_seconds(lambda v: model.estimate(v, observed).parameters, data)
+    run_errors, more_seconds = compile_seconds(with_errors, data)
+    ours = once(lambda: jax.block_until_ready(run(data)))
+    errors = once(lambda: jax.block_until_ready(run_errors(data)))
+    exact = multiarch.DCC(values)
+    theirs = once(lambda: exact.fit(se=None))  # pyright: ignore[reportArgumentType]
+    their_errors = once(lambda: exact.fit(se="two-step")) if num_series <= 20 else float("nan")
+    fast = multigarch.DCC(n_jobs=1, mean="constant", method="full")
+    fastest = once(lambda: fast.fit(values))
+    return {
+        "series": num_series,
+        "jaxfc_s": ours,
+        "multiarch_s": theirs,
+        "multigarch_s": fastest,
+        "multiarch_over_ours": theirs / ours,
+        "multigarch_over_ours": fastest / ours,
+        "jaxfc_errors_s": errors - ours,
+        "multiarch_errors_s": their_errors - theirs,
+        "errors_multiarch_over_ours": (their_errors - theirs) / (errors - ours),
+        "compile_s": seconds,
+        "compile_errors_s": more_seconds,
+        "a": float(run(data)[0]),
+        "b": float(run(data)[1]),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    packages = ("arch", "multiarch", "multigarch")
+    sizes = (1, 20) if options.quick else (1, 200, 1000)
+    report("garch", [garch_row(size) for size in sizes], *packages, save=options.save)
+    sizes = (4,) if options.quick else (4, 20, 50)
+    report("dcc", [dcc_row(size) for size in sizes], *packages, save=options.save)
+
+
+if __name__ == "__main__":
+    main()
