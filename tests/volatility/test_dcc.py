@@ -301,6 +301,18 @@ def test_gradient_of_a_portfolio(fitted, returns):
         assert float(slope[row, 1]) == pytest.approx(difference, rel=1e-5, abs=1e-9)
 
 
+def test_estimation_lowers_for_cuda(returns):
+    model = dataclasses.replace(PLAIN, correlations=DCC(num_asymmetric=1))
+    values = jnp.asarray(returns[:100])
+
+    def estimate(values):
+        fitted = model.estimate(values, jnp.ones(values.shape, bool))
+        return fitted.forecast(2).horizon_cov
+
+    exported = jax.export.export(jax.jit(estimate), platforms=["cuda"])(values)
+    assert exported.platforms == ("cuda",)
+
+
 def test_bad_input_is_named(returns, fitted):
     with pytest.raises(ValueError, match="correlations need two series or more"):
         PLAIN.fit(panel_of(returns[:, :1]))
