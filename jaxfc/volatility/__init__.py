@@ -8,7 +8,14 @@ from jaxfc.volatility.inference import parameter_cov, standard_errors
 from jaxfc.volatility.innovations import GED, Innovations, Normal, SkewedT, StudentT
 from jaxfc.volatility.mean import AutoregressiveMean, ConstantMean, MeanProcess, ZeroMean
 from jaxfc.volatility.other_variance import APARCH, EGARCH, HAR, RiskMetrics
-from jaxfc.volatility.targets import SampleTarget, Target
+from jaxfc.volatility.targets import (
+    LinearShrinkage,
+    NonlinearShrinkage,
+    SampleTarget,
+    Target,
+    is_positive_definite,
+    nearest_corr,
+)
 from jaxfc.volatility.two_step_inference import correlation_cov, correlation_standard_errors
 from jaxfc.volatility.univariate import FittedVarianceModel, VarianceModel
 from jaxfc.volatility.variance import GARCH, VarianceProcess
@@ -26,7 +33,9 @@ __all__ = [
     "FittedCorrelationModel",
     "FittedVarianceModel",
     "Innovations",
+    "LinearShrinkage",
     "MeanProcess",
+    "NonlinearShrinkage",
     "Normal",
     "RiskMetrics",
     "SampleTarget",
@@ -41,8 +50,10 @@ __all__ = [
     "correlation_cov",
     "correlation_standard_errors",
     "cumulative_moments",
+    "is_positive_definite",
     "joint_moments",
     "mean_path",
+    "nearest_corr",
     "parameter_cov",
     "simple_moments",
     "standard_errors",
