@@ -92,6 +92,13 @@ def codes_of(enumeration: Any) -> dict[str, int]:
     return {name: int(jax.tree.leaves(item)[0]) for name, item in items.items()}
 
 
+def names_of(codes: Any) -> list[str]:
+    """Name of every member of a batch of one enumeration, flat (host side)."""
+    names = {code: name for name, code in codes_of(codes._enumeration).items()}
+    (numbers,) = jax.tree.leaves(codes)
+    return [names[code] for code in np.asarray(numbers).reshape(-1).tolist()]
+
+
 def is_named_tuple(kind: type) -> bool:
     """Whether a class is a named tuple."""
     return issubclass(kind, tuple) and hasattr(kind, "_fields")

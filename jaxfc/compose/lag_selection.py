@@ -19,11 +19,11 @@ from jaxfc.compose.regression import (
     Sizes,
     active_columns,
     factor_columns,
-    lagged,
     own_columns,
     row_weights,
     solve_normal_equations,
 )
+from jaxfc.lags import lagged
 from jaxfc.typing import Array, Bool, Float, Int
 
 

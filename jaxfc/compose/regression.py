@@ -12,6 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
 
+from jaxfc.lags import lagged
 from jaxfc.typing import Array, Bool, Float, Int
 
 
@@ -39,12 +40,6 @@ class Regression(eqx.Module):
         are off stay zero if their noise is."""
         deviation = solve_triangular(self.chol, noise, lower=True, trans=1)
         return self.coefficients + jnp.sqrt(self.variance) * deviation
-
-
-def lagged(values: Float[Array, "time *rest"], lag: int) -> Float[Array, "time *rest"]:
-    """Row t holds values[t - lag], zero before the first."""
-    pad = ((lag, 0),) + ((0, 0),) * (values.ndim - 1)
-    return jnp.pad(values, pad)[: values.shape[0]]
 
 
 def own_columns(returns: Float[Array, " time"], num_lags: int) -> Float[Array, "time columns"]:
@@ -82,8 +77,7 @@ def row_weights(
     nothing before the first row is used."""
     usable = seen & (jnp.arange(seen.size) >= num_factor_lags)
     for lag in range(1, max_own_lags + 1):
-        before = jnp.pad(seen, (lag, 0))[: seen.size]
-        usable = usable & (before | (lag > num_own_lags))
+        usable = usable & (lagged(seen, lag) | (lag > num_own_lags))
     return usable.astype(dtype)
 
 

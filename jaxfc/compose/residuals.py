@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxfc.compose.regression import Regression, lagged
+from jaxfc.compose.regression import Regression
 from jaxfc.discounting import discounted_sums
+from jaxfc.lags import lagged
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 
 

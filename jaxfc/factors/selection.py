@@ -4,7 +4,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,7 +11,7 @@ from jaxfc.factors.criteria import FactorCriteria, FactorCriterion, Residual, ch
 from jaxfc.factors.free_parameters import series_with_memory
 from jaxfc.factors.model import DynamicFactorModel
 from jaxfc.results import RESULTS, is_okay
-from jaxfc.serialisation_tree import codes_of
+from jaxfc.serialisation_tree import names_of
 from jaxfc.typing import Array, Float, Int, as_scalar
 
 if TYPE_CHECKING:
@@ -119,15 +118,13 @@ class Selection(eqx.Module):
         index = pd.MultiIndex.from_product(
             [range(1, max_factors + 1), range(num_orders)], names=["num_factors", "num_lags"]
         )
-        names = {code: name for name, code in codes_of(RESULTS).items()}
-        (codes,) = jax.tree.leaves(self.result)
         columns = {"loglik": self.loglik, "aic": self.aic, "num_steps": self.num_steps}
         if self.expected_loglik is not None:
             columns["expected_loglik"] = self.expected_loglik
         frame = pd.DataFrame(
             {name: np.asarray(column).reshape(-1) for name, column in columns.items()}, index
         )
-        frame["result"] = [names[code] for code in np.asarray(codes).reshape(-1).tolist()]
+        frame["result"] = names_of(self.result)
         chosen = (int(self.num_factors), int(self.num_lags))
         frame["chosen"] = [row == chosen for row in index]
         return frame

@@ -6,9 +6,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.lags import push
 from jaxfc.typing import Array, Bool, Float
 from jaxfc.volatility.targets import unit_diagonal
-from jaxfc.volatility.variance import free_shares, shares_below_one
+from jaxfc.volatility.variance import (
+    check_asymmetric,
+    free_shares,
+    numbered,
+    shares_below_one,
+)
 
 
 class Targets(NamedTuple):
@@ -47,11 +53,7 @@ class DCC(eqx.Module):
                 f"a DCC needs num_shocks >= 1 and num_lags >= 0, got {self.num_shocks} and "
                 f"{self.num_lags}."
             )
-        if not 0 <= self.num_asymmetric <= self.num_shocks:
-            raise ValueError(
-                f"num_asymmetric must be between 0 and num_shocks={self.num_shocks}, got "
-                f"{self.num_asymmetric}."
-            )
+        check_asymmetric(self.num_asymmetric, self.num_shocks)
         if self.corrected and self.num_asymmetric:
             raise ValueError("the corrected recursion is defined without asymmetric terms.")
         if self.start not in ("target", "ones"):
@@ -60,8 +62,7 @@ class DCC(eqx.Module):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the parameters."""
-        counts = {"a": self.num_shocks, "g": self.num_asymmetric, "b": self.num_lags}
-        return tuple(f"{name}[{i + 1}]" for name, count in counts.items() for i in range(count))
+        return numbered(a=self.num_shocks, g=self.num_asymmetric, b=self.num_lags)
 
     def split(self, parameters: Float[Array, " p"]) -> tuple[Array, Array, Array]:
         """a, g, b."""
@@ -101,24 +102,25 @@ class DCC(eqx.Module):
             # The law of the target need not be elliptical: its distance from one that is stays.
             gap = targets.falls - mean_falls(unit_diagonal(targets.both))
             fall = jnp.where(both, jnp.outer(down, down), mean_falls(expected) + gap)
-            falls = pushed(falls, fall)
-        return pushed(products, product), falls, pushed(past, quasi)
+            falls = push(falls, fall)
+        return push(products, product), falls, push(past, quasi)
 
     def persistence(self, parameters: Float[Array, " p"], targets: Targets) -> Float[Array, ""]:
         """sum a + sum b + delta sum g, below one where Q is stationary and positive definite."""
         a, g, b = self.split(parameters)
         return jnp.sum(a) + jnp.sum(b) + self.delta(targets) * jnp.sum(g)
 
-    def delta(self, targets: Targets) -> Float[Array, ""]:
+    def delta(self, targets: Targets | None) -> Float[Array, ""] | float:
         """Largest eigenvalue of S^{-1/2} N S^{-1/2}: how much of S the falls can take."""
         if self.num_asymmetric == 0:
-            return jnp.ones((), targets.both.dtype)
+            return 1.0
+        assert targets is not None
         chol = jnp.linalg.cholesky(targets.both)
         half = jax.scipy.linalg.solve_triangular(chol, targets.falls, lower=True)
         whole = jax.scipy.linalg.solve_triangular(chol, half.T, lower=True)
         return jnp.linalg.eigvalsh(0.5 * (whole + whole.T))[-1]
 
-    def natural(self, free: Float[Array, " p"], targets: Targets) -> Float[Array, " p"]:
+    def natural(self, free: Float[Array, " p"], targets: Targets | None) -> Float[Array, " p"]:
         """Parameters of coordinates without bounds: each positive, persistence below one."""
         a, g, b = self.split(shares_below_one(free))
         return jnp.concatenate([a, g / self.delta(targets), b])
@@ -140,12 +142,10 @@ class DCC(eqx.Module):
         units: Float[Array, "time series"],
         known: Bool[Array, "time series"],
     ) -> Float[Array, "time series"]:
-        """What S is the second moment of: z, or diag(Q)^{1/2} z if corrected, whose diagonal
+        """What S is the second moment of if corrected: diag(Q)^{1/2} z, whose diagonal
 
         q_t = 1 - sum a - sum b + sum_i a_i q_{t-i} z_{t-i}^2 + sum_j b_j q_{t-j} needs no S.
         """
-        if not self.corrected:
-            return units
         a, _, b = self.split(parameters)
 
         def step(state, row):
@@ -153,7 +153,7 @@ class DCC(eqx.Module):
             unit, seen = row
             quasi = 1.0 - jnp.sum(a) - jnp.sum(b) + a @ products + b @ past
             product = jnp.where(seen, quasi * unit**2, quasi)
-            return (pushed(products, product), pushed(past, quasi)), jnp.sqrt(quasi) * unit
+            return (push(products, product), push(past, quasi)), jnp.sqrt(quasi) * unit
 
         ones = jnp.ones(units.shape[1], units.dtype)
         first = repeated(ones, self.num_shocks), repeated(ones, self.num_lags)
@@ -188,11 +188,6 @@ def mean_falls(corr: Float[Array, "series series"]) -> Float[Array, "series seri
 def repeated(block: Array, number: int) -> Array:
     """`number` copies along a new first axis."""
     return jnp.broadcast_to(block, (number, *block.shape))
-
-
-def pushed(blocks: Array, block: Array) -> Array:
-    """`block` in front, the oldest dropped."""
-    return jnp.concatenate([block[None], blocks])[: blocks.shape[0]]
 
 
 def log_det_and_quadratic(

@@ -7,8 +7,14 @@ import jax.numpy as jnp
 
 from jaxfc.typing import Array, Float, PRNGKeyArray
 from jaxfc.volatility.innovations import Normal
-from jaxfc.volatility.mean import push
-from jaxfc.volatility.simulate import BURN_IN, state_after
+from jaxfc.volatility.simulate import (
+    BURN_IN,
+    expected_news,
+    next_moments,
+    next_state,
+    state_after,
+    state_before,
+)
 from jaxfc.volatility.targets import unit_diagonal
 
 if TYPE_CHECKING:
@@ -19,10 +25,9 @@ METHODS = ("iterated", "ES-R", "ES-Q")
 
 def state_of(fitted: "FittedCorrelationModel"):
     """State of the correlations after the last row."""
-    residuals, known, variances = fitted.margins.filtered()
-    units = residuals / jnp.sqrt(variances[:-1])
+    data = fitted.margins.filtered().standardised
     ours = fitted.model.split(fitted.parameters)[0]
-    return fitted.model.correlations.filter(ours, units, known, fitted.targets)[0]
+    return fitted.model.correlations.filter(ours, *data, fitted.targets)[0]
 
 
 def correlations_ahead(
@@ -84,40 +89,21 @@ def draw_returns(
     seen = jnp.ones(targets.both.shape[0], bool)
     length = horizon + (BURN_IN if long_run else 0)
 
-    def begin(parameters: Array, values: Array, observed: Array):
-        series = spec.series(values, observed)
-        mean, variance, shapes = spec.split(parameters)
-        start = spec.before(mean, series)
-        if not long_run:
-            return state_after(spec, parameters, series, start)
-        expected = spec.variance.expected(variance, spec.innovations, shapes)
-        return spec.variance.begin(variance, start.value, expected), spec.mean.long_run(mean)
-
-    def ahead(parameters: Array, state):
-        mean, variance, _ = spec.split(parameters)
-        return spec.mean.next(mean, state[1]), spec.variance.variance(variance, state[0])
-
-    def after(parameters: Array, state, now: Array, residual: Array, value: Array):
-        _, variance, shapes = spec.split(parameters)
-        expected = spec.variance.expected(variance, spec.innovations, shapes)
-        yes = jnp.asarray(True)
-        inner = spec.variance.advance(variance, state[0], now, residual, yes, expected)
-        return inner, push(state[1], value)
-
-    series_state = jax.vmap(begin, in_axes=(0, 1, 1))(
-        margins.parameters, margins.values, margins.observed
-    )
+    begin = state_before if long_run else state_after
+    series_state = margins.each_series(lambda *case: begin(spec, *case), out_axes=0)
+    expected = jax.vmap(lambda p: expected_news(spec, p))(margins.parameters)
     first = how.begin(targets) if long_run else state_of(fitted)
+    ahead = jax.vmap(lambda p, state: next_moments(spec, p, state))
+    after = jax.vmap(lambda p, *rest: next_state(spec, p, *rest))
 
     def step(state, unit):
         own, joint = state
-        means, variances = jax.vmap(ahead)(margins.parameters, own)
+        moments = ahead(margins.parameters, own)
         quasi = how.quasi(ours, joint, targets)
         units = jnp.linalg.cholesky(unit_diagonal(quasi)) @ unit
-        residuals = jnp.sqrt(variances) * units
-        values = means + residuals
-        own = jax.vmap(after)(margins.parameters, own, variances, residuals, values)
-        return (own, how.advance(joint, quasi, units, seen, targets)), values
+        residuals = jnp.sqrt(moments[1]) * units
+        own = after(margins.parameters, expected, own, moments, residuals)
+        return (own, how.advance(joint, quasi, units, seen, targets)), moments[0] + residuals
 
     draws = draw_units(fitted, (num_draws, length, targets.both.shape[0]), key=key)
     paths = jax.vmap(lambda row: jax.lax.scan(step, (series_state, first), row)[1])(draws)

@@ -1,7 +1,7 @@
 """Covariances of a panel of returns: variances by series, correlations in a second step."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -10,29 +10,22 @@ from jax.scipy.special import gammaln
 
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
-from jaxfc.results import RESULTS, SUCCESSFUL, is_okay, select
+from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc.volatility.correlation import DCC, Targets, log_det_and_quadratic
 from jaxfc.volatility.correlation_ahead import correlations_ahead, draw_returns
 from jaxfc.volatility.forecast import VolatilityForecast
-from jaxfc.volatility.innovations import LOG_2PI, Innovations, Normal, StudentT
-from jaxfc.volatility.search import minimise
+from jaxfc.volatility.horizon import check_horizon
+from jaxfc.volatility.innovations import Innovations, Normal, StudentT
+from jaxfc.volatility.likelihood import Filtered, Standardised
+from jaxfc.volatility.search import judged, minimise
 from jaxfc.volatility.targets import SampleTarget, Target, unit_diagonal
 from jaxfc.volatility.univariate import FittedVarianceModel, VarianceModel
 from jaxfc_kernels.aggregation import AggregationRows
+from jaxfc_kernels.collapse import LOG_2PI
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
-
-Method = Literal["iterated", "ES-R", "ES-Q"]
-MAX_PERSISTENCE = 1.0 - 1e-6
-
-
-class Standardised(NamedTuple):
-    """Standardised residuals (zero where not `known`)."""
-
-    units: Float[Array, "time series"]
-    known: Bool[Array, "time series"]
 
 
 class CorrelationModel(Model):
@@ -91,11 +84,16 @@ class CorrelationModel(Model):
         key: PRNGKeyArray | None = None,
     ) -> "FittedCorrelationModel":
         margins = self.margins.estimate(values, observed)
-        data = standardised(margins)
+        filtered = margins.filtered()
+        data = filtered.standardised
+        # Targets of what is corrected move with the parameters; all others are made once.
+        fixed = None if self.correlations.corrected else self.targets(None, data)
 
-        def loss(free: Array, data: Standardised) -> Array:
-            parameters = self.natural(free, data)
-            densities = self.log_densities(parameters, data, self.targets(parameters, data))
+        def loss(free: Array, arguments: tuple[Standardised, Targets | None]) -> Array:
+            data, fixed = arguments
+            parameters = self.natural(free, fixed)
+            targets = self.targets(parameters, data) if fixed is None else fixed
+            densities = self.log_densities(parameters, data, targets)
             return -jnp.sum(densities) / jnp.maximum(jnp.sum(data.known), 1)
 
         shapes = jnp.asarray(self.innovations.starts, values.dtype)
@@ -105,50 +103,46 @@ class CorrelationModel(Model):
         )
         starts = jnp.concatenate([starts, free_shapes], axis=1)
         tolerance = self.tolerance.astype(values.dtype)
-        found = minimise(loss, starts, data, tolerance, self.max_steps)
-        parameters = self.natural(found.parameters, data)
-        targets = self.targets(parameters, data)
+        found = minimise(loss, starts, (data, fixed), tolerance, self.max_steps)
+        parameters = self.natural(found.parameters, fixed)
+        targets = self.targets(parameters, data) if fixed is None else fixed
+        densities = self.log_densities(parameters, data, targets)
+        loglik = jnp.sum(densities - log_scales(filtered))
         persistence = self.correlations.persistence(self.split(parameters)[0], targets)
-        integrated = is_okay(found.result) & (persistence > MAX_PERSISTENCE)
-        result = select(integrated, cast(RESULTS, RESULTS.integrated_variance), found.result)
-        result = select(margins.result != SUCCESSFUL, margins.result, result)
-        fitted = FittedCorrelationModel(
+        result = select(margins.result != SUCCESSFUL, margins.result, found.result)
+        return FittedCorrelationModel(
             model=self,
             margins=margins,
             parameters=parameters,
             targets=targets,
-            loglik=jnp.zeros(()),
+            loglik=loglik,
             num_steps=found.num_steps,
-            result=result,
+            result=judged(result, persistence, loglik),
         )
-        loglik = jnp.sum(fitted.log_densities())
-        finite = jnp.isfinite(loglik)
-        result = select(finite, result, cast(RESULTS, RESULTS.diverged))
-        return dataclasses.replace(fitted, loglik=loglik, result=result)
 
     def split(self, parameters: Float[Array, " p"]) -> tuple[Array, Array]:
         """Parameters of the correlations and shapes of the law."""
         number = len(self.correlations.names)
         return parameters[:number], parameters[number:]
 
-    def natural(self, free: Float[Array, " p"], data: Standardised) -> Float[Array, " p"]:
-        """Parameters of coordinates without bounds."""
+    def natural(self, free: Float[Array, " p"], targets: Targets | None) -> Float[Array, " p"]:
+        """Parameters of coordinates without bounds; targets bound asymmetric terms alone."""
         ours, shapes = self.split(free)
-        # The bound of the asymmetric terms needs targets, which depend on parameters only where
-        # there is no such term.
-        targets = self.targets(ours, data) if self.correlations.num_asymmetric else empty(data)
         ours = self.correlations.natural(ours, targets)
         return jnp.concatenate([ours, self.innovations.shapes(shapes)])
 
     def targets(
         self,
-        parameters: Float[Array, " p"],
+        parameters: Float[Array, " p"] | None,
         data: Standardised,
         weights: Float[Array, " time"] | None = None,
     ) -> Targets:
-        """Unconditional matrices of what drives the correlations, rows counted by `weights`."""
-        ours = self.split(parameters)[0]
-        driving = self.correlations.driving(ours, *data)
+        """Unconditional matrices of what drives the correlations, rows counted by `weights`; only
+        corrected correlations read the parameters."""
+        driving = data.units
+        if self.correlations.corrected:
+            assert parameters is not None
+            driving = self.correlations.driving(self.split(parameters)[0], *data)
         both = self.target.corr(driving, data.known, weights)
         if self.correlations.corrected:
             both = unit_diagonal(both)
@@ -175,16 +169,9 @@ class CorrelationModel(Model):
         return constant - 0.5 * log_dets - tail
 
 
-def standardised(margins: FittedVarianceModel) -> Standardised:
-    """z_t of fitted margins."""
-    residuals, known, variances = margins.filtered()
-    return Standardised(residuals / jnp.sqrt(variances[:-1]), known)
-
-
-def empty(data: Standardised) -> Targets:
-    """Targets where none are needed."""
-    none = jnp.eye(data.units.shape[1], dtype=data.units.dtype)
-    return Targets(none, none)
+def log_scales(filtered: Filtered) -> Float[Array, " time"]:
+    """ln det D of the observed block of every row: what z leaves of the density of e = D z."""
+    return jnp.sum(jnp.where(filtered.known, 0.5 * jnp.log(filtered.past), 0.0), axis=1)
 
 
 def is_centred(target: Target) -> bool:
@@ -209,25 +196,29 @@ class FittedCorrelationModel(Fitted):
 
     def log_densities(self) -> Float[Array, " time"]:
         """ln f(x_t | rows before) of the observed block of every row."""
-        _, known, variances = self.margins.filtered()
-        scales = jnp.sum(jnp.where(known, 0.5 * jnp.log(variances[:-1]), 0.0), axis=1)
-        data = standardised(self.margins)
-        return self.model.log_densities(self.parameters, data, self.targets) - scales
+        filtered = self.margins.filtered()
+        data = filtered.standardised
+        densities = self.model.log_densities(self.parameters, data, self.targets)
+        return densities - log_scales(filtered)
 
     @property
     def corrs(self) -> Float[Array, "next series series"]:
         """R of every row, and of the next one."""
-        how = self.model.correlations
-        ours = self.model.split(self.parameters)[0]
-        state, quasi = how.filter(ours, *standardised(self.margins), self.targets)
-        ahead = how.quasi(ours, state, self.targets)
-        return jax.vmap(unit_diagonal)(jnp.concatenate([quasi, ahead[None]]))
+        return self.corrs_of(self.margins.filtered().standardised)
 
     @property
     def covs(self) -> Float[Array, "next series series"]:
         """H of every row, and of the next one."""
-        stds = jnp.sqrt(self.margins.variances)
-        return stds[:, :, None] * self.corrs * stds[:, None, :]
+        filtered = self.margins.filtered()
+        return scaled_up(self.corrs_of(filtered.standardised), filtered.variances)
+
+    def corrs_of(self, data: Standardised) -> Float[Array, "next series series"]:
+        """R of every row of standardised residuals, and of the next one."""
+        how = self.model.correlations
+        ours = self.model.split(self.parameters)[0]
+        state, quasi = how.filter(ours, *data, self.targets)
+        ahead = how.quasi(ours, state, self.targets)
+        return jax.vmap(unit_diagonal)(jnp.concatenate([quasi, ahead[None]]))
 
     def forecast(
         self,
@@ -252,13 +243,13 @@ class FittedCorrelationModel(Fitted):
 
         **Raises:** `ValueError` for a horizon below 1, an unknown method, ES with asymmetric terms.
         """
+        check_horizon(horizon)
         if key is not None:
             return SampleForecast(draw_returns(self, horizon, num_draws, key=key))
-        margins = self.margins.forecast(horizon)
+        margins = self.margins.moments_ahead(horizon)
         corrs = correlations_ahead(self, horizon, method)
-        stds = jnp.sqrt(self.margins.filtered(horizon)[2][-horizon:])
-        covs = stds[:, :, None] * corrs * stds[:, None, :]
-        return VolatilityForecast(margins.mean, covs, self.margins.responses(horizon))
+        variances = jnp.diagonal(margins.innovation_covs, axis1=1, axis2=2)
+        return VolatilityForecast(margins.mean, scaled_up(corrs, variances), margins.responses)
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         return draw_returns(self, num_steps, 1, key=key, long_run=True)[0]
@@ -271,3 +262,11 @@ class FittedCorrelationModel(Fitted):
         aggregation: AggregationRows | None = None,
     ) -> "FittedCorrelationModel":
         return dataclasses.replace(self, margins=self.margins.given(values, observed))
+
+
+def scaled_up(
+    corrs: Float[Array, "rows series series"], variances: Float[Array, "rows series"]
+) -> Float[Array, "rows series series"]:
+    """D R D of every row."""
+    stds = jnp.sqrt(variances)
+    return stds[:, :, None] * corrs * stds[:, None, :]

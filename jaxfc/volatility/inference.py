@@ -1,15 +1,13 @@
 """Standard errors of variance models, by differentiation of the likelihood."""
 
-from typing import Literal, get_args
-
 import jax
 import jax.numpy as jnp
 
-from jaxfc.typing import Array, Bool, Float
+from jaxfc.typing import Array, Float
+from jaxfc.volatility.likelihood import Series
 from jaxfc.volatility.univariate import FittedVarianceModel
 
-Kind = Literal["sandwich", "hessian", "opg"]
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS = ("sandwich", "hessian", "opg")
 
 
 def parameter_cov(
@@ -32,8 +30,6 @@ def parameter_cov(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
-    if fitted.model.targeting:
-        raise ValueError("the likelihood has no free omega under targeting=True; fit without it.")
     scores, hessians = row_scores(fitted)
     outer = jnp.einsum("tnp,tnq->npq", scores, scores)
     if kind == "opg":
@@ -45,25 +41,24 @@ def parameter_cov(
 def row_scores(
     fitted: FittedVarianceModel,
 ) -> tuple[Float[Array, "time series p"], Float[Array, "series p p"]]:
-    """Score of every row and Hessian of the log-likelihood of every series."""
+    """Score of every row and Hessian of the log-likelihood of every series.
+
+    **Raises:** `ValueError` with `targeting`.
+    """
+    if fitted.model.targeting:
+        raise ValueError("the likelihood has no free omega under targeting=True; fit without it.")
     how = fitted.model.specification
 
     def one(
-        parameters: Float[Array, " p"],
-        values: Float[Array, " time"],
-        observed: Bool[Array, " time"],
+        parameters: Float[Array, " p"], series: Series
     ) -> tuple[Float[Array, "time p"], Float[Array, "p p"]]:
-        series = how.series(values, observed)
-
         def densities(vector: Array) -> Array:
             return how.log_densities(vector, series)
 
         hessian = jax.jacfwd(jax.jacfwd(lambda vector: jnp.sum(densities(vector))))(parameters)
         return jax.jacfwd(densities)(parameters), hessian
 
-    return jax.vmap(one, in_axes=(0, 1, 1), out_axes=(1, 0))(
-        fitted.parameters, fitted.values, fitted.observed
-    )
+    return fitted.each_series(one, out_axes=(1, 0))
 
 
 def standard_errors(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
 from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc_kernels.collapse import LOG_2PI
 
-LOG_2PI = 1.8378770664093453
 # Fewer degrees of freedom have no variance; more cannot be told from a normal.
 MIN_DEGREES, MAX_DEGREES = 2.05, 500.0
 # The densities beyond are peaks or boxes that no series of returns has.

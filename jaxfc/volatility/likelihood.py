@@ -29,6 +29,37 @@ class Series(NamedTuple):
     known: Bool[Array, " time"]
 
 
+class Standardised(NamedTuple):
+    """Standardised residuals e_t / sqrt(s_t), zero where not `known`."""
+
+    units: Float[Array, "time *series"]
+    known: Bool[Array, "time *series"]
+
+
+class Filtered(NamedTuple):
+    """Residuals (zero where not `known`) and conditional variances of all rows and of those to
+    come; of one series, or of several as further axes."""
+
+    residuals: Float[Array, "time *series"]
+    known: Bool[Array, "time *series"]
+    variances: Float[Array, "all *series"]
+
+    @property
+    def past(self) -> Float[Array, "time *series"]:
+        """Variances of the rows that are there."""
+        return self.variances[: self.residuals.shape[0]]
+
+    @property
+    def ahead(self) -> Float[Array, "horizon *series"]:
+        """Variances of the rows to come."""
+        return self.variances[self.residuals.shape[0] :]
+
+    @property
+    def standardised(self) -> Standardised:
+        """The residuals in units of their standard deviation."""
+        return Standardised(self.residuals / jnp.sqrt(self.past), self.known)
+
+
 class Specification(eqx.Module):
     """Mean, variance and law of one series, and what precedes its first row.
 
@@ -106,15 +137,15 @@ class Specification(eqx.Module):
 
     def filtered(
         self, parameters: Float[Array, " p"], series: Series, horizon: int = 1
-    ) -> tuple[Float[Array, " time"], Bool[Array, " time"], Float[Array, " all"]]:
-        """Residuals, which of them are known, and variances of all rows and `horizon` more."""
+    ) -> Filtered:
+        """Residuals and variances of all rows, and variances of `horizon` more."""
         mean, variance, shapes = self.split(parameters)
         residuals, known = self.mean.residuals(mean, series.values, series.observed)
         start = self.before(mean, series)
         _, variances = self.variance.run(
             variance, residuals, known, start, self.innovations, shapes, horizon=horizon
         )
-        return residuals, known, variances
+        return Filtered(residuals, known, variances)
 
     def log_densities(
         self, parameters: Float[Array, " p"], series: Series

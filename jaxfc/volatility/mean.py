@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.lags import lagged, push
 from jaxfc.typing import Array, Bool, Float
 
 
@@ -47,8 +48,8 @@ class MeanProcess(eqx.Module):
         values = jnp.where(observed, values, 0.0)
         residuals, known = values - intercept, observed
         for lag in range(1, self.ar + 1):
-            residuals = residuals - coefficients[lag - 1] * later(values, lag)
-            known = known & later(observed, lag)
+            residuals = residuals - coefficients[lag - 1] * lagged(values, lag)
+            known = known & lagged(observed, lag)
         return jnp.where(known, residuals, 0.0), known
 
     def long_run(self, parameters: Float[Array, " p"]) -> Float[Array, " lags"]:
@@ -169,8 +170,8 @@ class AutoregressiveMean(MeanProcess):
         known = observed
         columns = [jnp.ones_like(values)]
         for lag in range(1, self.num_lags + 1):
-            columns.append(later(values, lag))
-            known = known & later(observed, lag)
+            columns.append(lagged(values, lag))
+            known = known & lagged(observed, lag)
         regressors = jnp.stack(columns, axis=1) * known[:, None]
         gram = regressors.T @ regressors
         return jnp.linalg.solve(gram, regressors.T @ (known * values))
@@ -180,13 +181,3 @@ class AutoregressiveMean(MeanProcess):
 
     def split(self, parameters: Float[Array, " p"]) -> tuple[Array, Float[Array, " lags"]]:
         return parameters[0], parameters[1:]
-
-
-def push(history: Float[Array, " lags"], value: Array) -> Float[Array, " lags"]:
-    """`value` in front, the oldest dropped."""
-    return jnp.concatenate([value[None], history])[: history.size]
-
-
-def later(values: Array, lag: int) -> Array:
-    """Row t holds row t - lag; zero or False before the first."""
-    return jnp.pad(values, (lag, 0))[: values.shape[0]]

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.lags import push
 from jaxfc.typing import Array, Float, as_scalar
 from jaxfc.volatility.innovations import Innovations
-from jaxfc.volatility.mean import push
 from jaxfc.volatility.moments import expectation
 from jaxfc.volatility.variance import (
     VarianceProcess,

@@ -10,6 +10,9 @@ import optimistix as optx
 from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Float, Int, PyTree
 
+# Closer to one, the likelihood is flat in the long-run level.
+MAX_PERSISTENCE = 1.0 - 1e-6
+
 
 class Minimum(NamedTuple):
     """Parameters at the minimum, steps taken, result code."""
@@ -48,3 +51,11 @@ def minimise(
     finite = jnp.all(jnp.isfinite(solution.value))
     result = select(finite, result, cast(RESULTS, RESULTS.diverged))
     return Minimum(solution.value, solution.stats["num_steps"], result)
+
+
+def judged(result: RESULTS, persistence: Array, loglik: Array) -> RESULTS:
+    """The code of a search whose answer is known: shocks that do not die out and a likelihood that
+    is no number are failures."""
+    integrated = (result == SUCCESSFUL) & (persistence > MAX_PERSISTENCE)
+    result = select(integrated, cast(RESULTS, RESULTS.integrated_variance), result)
+    return select(jnp.isfinite(loglik), result, cast(RESULTS, RESULTS.diverged))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.typing import Array, Float
-from jaxfc.volatility.dcc import FittedCorrelationModel, standardised
+from jaxfc.volatility.dcc import FittedCorrelationModel
 from jaxfc.volatility.inference import row_scores
 
 
@@ -30,11 +30,10 @@ def correlation_cov(
     **Raises:** `ValueError` for margins with targeting.
     """
     model, margins = fitted.model, fitted.margins
-    if margins.model.targeting:
-        raise ValueError("the margins have no free omega under targeting=True; fit without it.")
+    first, first_hessians = row_scores(margins)
 
     def densities(theta: Array, phi: Array, weights: Array) -> Array:
-        data = standardised(dataclasses.replace(margins, parameters=phi))
+        data = dataclasses.replace(margins, parameters=phi).filtered().standardised
         targets = fitted.targets
         if target_uncertainty:
             targets = model.targets(theta, data, weights)
@@ -48,7 +47,6 @@ def correlation_cov(
     hessian = jax.jacfwd(total_score)(theta, phi, ones)
     scores = jax.jacfwd(densities)(theta, phi, ones)
     to_margins, to_target = jax.jacrev(total_score, argnums=(1, 2))(theta, phi, ones)
-    first, first_hessians = row_scores(margins)
     moved = jnp.linalg.solve(first_hessians, jnp.moveaxis(first, 0, -1))
     influence = scores - jnp.einsum("knp,npt->tk", to_margins, moved)
     if target_uncertainty:

@@ -1,7 +1,8 @@
 """Models of the conditional mean and variance of every series of a panel by itself."""
 
 import dataclasses
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -9,18 +10,23 @@ import jax.numpy as jnp
 
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
-from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.results import RESULTS, SUCCESSFUL
+from jaxfc.serialisation_tree import names_of
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc.volatility.checks import check_returns
 from jaxfc.volatility.forecast import VolatilityForecast
+from jaxfc.volatility.horizon import Varma, check_horizon, impulse_responses
 from jaxfc.volatility.innovations import Innovations, Normal
 from jaxfc.volatility.likelihood import (
     CONVENTIONS,
     Convention,
+    Filtered,
+    Series,
     Specification,
     maximise,
 )
-from jaxfc.volatility.mean import ConstantMean, MeanProcess, push
+from jaxfc.volatility.mean import ConstantMean, MeanProcess
+from jaxfc.volatility.search import judged
 from jaxfc.volatility.simulate import simulate_ahead, simulate_long
 from jaxfc.volatility.variance import GARCH, VarianceProcess
 from jaxfc_kernels.aggregation import AggregationRows
@@ -29,9 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxfc.panel import Panel
-
-# Closer to one, the likelihood is flat in the long-run variance.
-MAX_PERSISTENCE = 1.0 - 1e-6
 
 
 class VarianceModel(Model):
@@ -119,16 +122,17 @@ class VarianceModel(Model):
         scale = jnp.std(values, where=observed)
         series = how.series(values / scale, observed)
         best = maximise(how, series, self.tolerance.astype(values.dtype), self.max_steps)
-        _, variance, shapes = how.split(best.parameters)
-        persistence = self.variance.persistence(variance, self.innovations, shapes)
-        integrated = bool(self.variance.names) & (persistence > MAX_PERSISTENCE)
-        stuck = (best.result == SUCCESSFUL) & integrated
-        result = select(stuck, cast(RESULTS, RESULTS.integrated_variance), best.result)
         densities = how.log_densities(best.parameters, series)
         loglik = jnp.sum(densities) - jnp.sum(series.known) * jnp.log(scale)
-        finite = jnp.isfinite(loglik)
-        result = select(finite, result, cast(RESULTS, RESULTS.diverged))
+        result = judged(best.result, self.persistence(best.parameters), loglik)
         return how.scaled(best.parameters, scale), loglik, best.num_steps, result
+
+    def persistence(self, parameters: Float[Array, " p"]) -> Float[Array, ""]:
+        """That of one series; zero where it is not estimated."""
+        _, variance, shapes = self.specification.split(parameters)
+        if not self.variance.names:
+            return jnp.zeros((), parameters.dtype)
+        return self.variance.persistence(variance, self.innovations, shapes)
 
 
 class FittedVarianceModel(Fitted):
@@ -153,41 +157,41 @@ class FittedVarianceModel(Fitted):
         """Names of the parameters."""
         return self.model.specification.names
 
-    def filtered(
-        self, horizon: int = 1
-    ) -> tuple[Float[Array, "time series"], Bool[Array, "time series"], Float[Array, "all series"]]:
-        """Residuals (zero where unknown), where they are known, and conditional variances of all
-        rows and `horizon` more."""
+    def each_series(self, function: Callable[..., Any], *rest: Array, out_axes: Any = 1) -> Any:
+        """`function` of the parameters and the data of every series (and of the rows of `rest`),
+        answers along the second axis."""
         how = self.model.specification
 
-        def one(parameters: Array, values: Array, observed: Array) -> tuple[Array, Array, Array]:
-            return how.filtered(parameters, how.series(values, observed), horizon)
+        def one(parameters: Array, values: Array, observed: Array, *more: Array) -> Any:
+            return function(parameters, how.series(values, observed), *more)
 
-        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
-            self.parameters, self.values, self.observed
+        axes = (0, 1, 1, *(0 for _ in rest))
+        return jax.vmap(one, in_axes=axes, out_axes=out_axes)(
+            self.parameters, self.values, self.observed, *rest
         )
+
+    def filtered(self, horizon: int = 1) -> Filtered:
+        """Residuals and conditional variances of all rows, and variances of `horizon` more."""
+        how = self.model.specification
+
+        def one(parameters: Array, series: Series) -> Filtered:
+            return how.filtered(parameters, series, horizon)
+
+        return self.each_series(one)
 
     @property
     def variances(self) -> Float[Array, "next series"]:
         """Conditional variances of the rows, and of the next one."""
-        return self.filtered()[2]
+        return self.filtered().variances
 
     @property
     def units(self) -> Float[Array, "time series"]:
         """Standardised residuals e_t / sqrt(s_t), zero where unknown."""
-        residuals, _, variances = self.filtered()
-        return residuals / jnp.sqrt(variances[:-1])
+        return self.filtered().standardised.units
 
     def log_densities(self) -> Float[Array, "time series"]:
         """ln f(x_t | rows before), zero where unknown."""
-        how = self.model.specification
-
-        def one(parameters: Array, values: Array, observed: Array) -> Array:
-            return how.log_densities(parameters, how.series(values, observed))
-
-        return jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
-            self.parameters, self.values, self.observed
-        )
+        return self.each_series(self.model.specification.log_densities)
 
     def forecast(
         self, horizon: int, *, key: PRNGKeyArray | None = None, num_draws: int = 2000
@@ -199,28 +203,26 @@ class FittedVarianceModel(Fitted):
 
         **Raises:** `ValueError` for a horizon below 1 and for moments that do not exist.
         """
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        check_horizon(horizon)
         if key is not None:
             return SampleForecast(self.draw_ahead(horizon, num_draws, key=key))
+        return self.moments_ahead(horizon)
+
+    def moments_ahead(self, horizon: int) -> VolatilityForecast:
+        """What `forecast` answers with without a key."""
         if horizon > 1 and not self.model.variance.exact_forecast:
             raise ValueError(
                 f"the variance of {type(self.model.variance).__name__} beyond one step has no "
                 "closed form; pass key=jax.random.key(...) for draws."
             )
         how = self.model.specification
-        num_times = self.values.shape[0]
-        variances = self.filtered(horizon)[2][num_times:]
 
-        def one(parameters: Array, values: Array, observed: Array) -> Array:
+        def one(parameters: Array, series: Series) -> Array:
             mean, _, _ = how.split(parameters)
-            return how.mean.forecast(mean, values, observed, horizon)
+            return how.mean.forecast(mean, series.values, series.observed, horizon)
 
-        means = jax.vmap(one, in_axes=(0, 1, 1), out_axes=1)(
-            self.parameters, self.values, self.observed
-        )
-        covs = jax.vmap(jnp.diag)(variances)
-        return VolatilityForecast(means, covs, self.responses(horizon))
+        covs = jax.vmap(jnp.diag)(self.filtered(horizon).ahead)
+        return VolatilityForecast(self.each_series(one), covs, self.responses(horizon))
 
     def responses(self, horizon: int) -> Float[Array, "horizon series"] | None:
         """How a shock moves the values of its row and of those that follow; None: its own alone."""
@@ -229,7 +231,10 @@ class FittedVarianceModel(Fitted):
             return None
 
         def one(parameters: Array) -> Array:
-            return moving_average(how.mean.split(how.split(parameters)[0])[1], horizon)
+            intercept, coefficients = how.mean.split(how.split(parameters)[0])
+            nothing = jnp.zeros((0, 1, 1), parameters.dtype)
+            alone = Varma(intercept[None], coefficients[:, None, None], nothing)
+            return impulse_responses(alone, horizon)[:, 0, 0]
 
         return jax.vmap(one, out_axes=1)(self.parameters)
 
@@ -239,24 +244,19 @@ class FittedVarianceModel(Fitted):
         """Paths of the next rows with drawn innovations, each feeding the variances that follow."""
         how = self.model.specification
 
-        def one(parameters: Array, values: Array, observed: Array, key: Array) -> Array:
-            series = how.series(values, observed)
+        def one(parameters: Array, series: Series, key: Array) -> Array:
             return simulate_ahead(how, parameters, series, horizon, num_draws, key=key)
 
         keys = jax.random.split(key, self.parameters.shape[0])
-        return jax.vmap(one, in_axes=(0, 1, 1, 0), out_axes=2)(
-            self.parameters, self.values, self.observed, keys
-        )
+        return self.each_series(one, keys, out_axes=2)
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         how = self.model.specification
-        squares = jnp.mean(self.filtered()[0] ** 2, axis=0)
 
-        def one(parameters: Array, start: Array, key: Array) -> Array:
-            return simulate_long(how, parameters, start, num_steps, key=key)
+        def one(parameters: Array, series: Series, key: Array) -> Array:
+            return simulate_long(how, parameters, series, num_steps, key=key)
 
-        keys = jax.random.split(key, self.parameters.shape[0])
-        return jax.vmap(one, out_axes=1)(self.parameters, squares, keys)
+        return self.each_series(one, jax.random.split(key, self.parameters.shape[0]))
 
     def given(
         self,
@@ -272,23 +272,7 @@ class FittedVarianceModel(Fitted):
         """Parameters, log-likelihood and result by series (host side)."""
         import pandas as pd
 
-        from jaxfc.serialisation_tree import codes_of
-
         frame = pd.DataFrame(jnp.asarray(self.parameters), list(names), list(self.names))
         frame["loglik"] = jax.device_get(self.logliks)
-        texts = {code: name for name, code in codes_of(RESULTS).items()}
-        codes = jax.device_get(self.results._value)  # pyright: ignore
-        frame["result"] = [texts[int(code)] for code in codes]
+        frame["result"] = names_of(self.results)
         return frame
-
-
-def moving_average(coefficients: Float[Array, " lags"], horizon: int) -> Float[Array, " horizon"]:
-    """psi_0, psi_1, ... of an autoregression."""
-
-    def step(lags, _):
-        weight = coefficients @ lags
-        return push(lags, weight), weight
-
-    first = jnp.zeros_like(coefficients).at[0].set(1.0)
-    later = jax.lax.scan(step, first, None, length=horizon - 1)[1]
-    return jnp.concatenate([first[:1], later])

@@ -12,9 +12,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.lags import push
 from jaxfc.typing import Array, Bool, Float
 from jaxfc.volatility.innovations import Innovations
-from jaxfc.volatility.mean import push
 from jaxfc.volatility.moments import lower_second_moment
 
 
@@ -169,21 +169,12 @@ class GARCH(VarianceProcess):
                 "a GARCH needs num_shocks >= 1 and num_variances >= 0, got "
                 f"{self.num_shocks} and {self.num_variances}."
             )
-        if not 0 <= self.num_asymmetric <= self.num_shocks:
-            raise ValueError(
-                f"num_asymmetric must be between 0 and num_shocks={self.num_shocks}, got "
-                f"{self.num_asymmetric}."
-            )
+        check_asymmetric(self.num_asymmetric, self.num_shocks)
 
     @property
     def names(self) -> tuple[str, ...]:
-        counts = {
-            "alpha": self.num_shocks,
-            "gamma": self.num_asymmetric,
-            "beta": self.num_variances,
-        }
-        numbered = [f"{name}[{i + 1}]" for name, count in counts.items() for i in range(count)]
-        return ("omega", *numbered)
+        counts = numbered(alpha=self.num_shocks, gamma=self.num_asymmetric, beta=self.num_variances)
+        return ("omega", *counts)
 
     def split(self, parameters: Float[Array, " p"]) -> tuple[Array, Array, Array, Array]:
         """omega, alpha, gamma (one for each shock, zero where there is none), beta."""
@@ -286,6 +277,19 @@ class GARCH(VarianceProcess):
             push(falls, fall),
             push(variances, variance),
         )
+
+
+def check_asymmetric(num_asymmetric: int, num_shocks: int) -> None:
+    """No more asymmetric terms than shocks."""
+    if not 0 <= num_asymmetric <= num_shocks:
+        raise ValueError(
+            f"num_asymmetric must be between 0 and num_shocks={num_shocks}, got {num_asymmetric}."
+        )
+
+
+def numbered(**counts: int) -> tuple[str, ...]:
+    """name[1], name[2], ... of every name."""
+    return tuple(f"{name}[{i + 1}]" for name, count in counts.items() for i in range(count))
 
 
 def free_shares(parts: Float[Array, " parts"]) -> Float[Array, " parts"]:

@@ -22,7 +22,7 @@ from jaxfc.volatility import (
     ZeroMean,
 )
 from jaxfc.volatility.correlation import Targets, mean_falls
-from jaxfc.volatility.dcc import Standardised, standardised
+from jaxfc.volatility.likelihood import Standardised
 from jaxfc.volatility.targets import unit_diagonal
 
 
@@ -53,7 +53,7 @@ def at_parameters(model, values, margins, parameters):
         fitted,
         margins=own,
         parameters=parameters,
-        targets=model.targets(parameters, standardised(own)),
+        targets=model.targets(parameters, own.filtered().standardised),
     )
 
 

@@ -21,7 +21,6 @@ from jaxfc.volatility import (
     parameter_cov,
 )
 from jaxfc.volatility.correlation import Targets
-from jaxfc.volatility.dcc import standardised
 from jaxfc.volatility.inference import row_scores
 
 NUM_TIMES = 300
@@ -60,7 +59,7 @@ def stacked_cov(fitted, *, with_target):
     def conditions(vector):
         phi = vector[:size].reshape(margins.parameters.shape)
         own = dataclasses.replace(margins, parameters=phi)
-        data = standardised(own)
+        data = own.filtered().standardised
         first = row_scores(own)[0].reshape(NUM_TIMES, -1)
         both = jnp.zeros((2, 2)).at[places].set(vector[size : size + 3])
         both = both + jnp.tril(both, -1).T
