@@ -34,6 +34,11 @@ class RESULTS(optx.RESULTS):  # pyright: ignore
         "series whose observations are few, or an outlier; use a shorter window, targeting=True, "
         "or RiskMetrics() if that is what is wanted."
     )
+    indefinite_target = (
+        "The target of the correlations is not positive definite: more series than rows, a series "
+        "that is a combination of others, or pairs of series with few common dates. Use "
+        "target=LinearShrinkage() or NonlinearShrinkage(), drop series, or lengthen the sample."
+    )
 
 
 def is_okay(result: RESULTS) -> jax.Array:

@@ -1,11 +1,13 @@
 """Volatility and covariance forecasts."""
 
-from jaxfc.volatility.correlation import DCC
+from jaxfc.volatility.correlation import DCC, DECO, ConstantCorrelation, ScalarBEKK
+from jaxfc.volatility.correlation_process import CorrelationProcess
 from jaxfc.volatility.dcc import CorrelationModel, FittedCorrelationModel
 from jaxfc.volatility.forecast import VolatilityForecast, simple_moments, varma_forecast
 from jaxfc.volatility.horizon import Varma, cumulative_moments, joint_moments, mean_path
 from jaxfc.volatility.inference import parameter_cov, standard_errors
 from jaxfc.volatility.innovations import GED, Innovations, Normal, SkewedT, StudentT
+from jaxfc.volatility.joint_likelihood import CompositeLikelihood, FullLikelihood, Likelihood
 from jaxfc.volatility.mean import AutoregressiveMean, ConstantMean, MeanProcess, ZeroMean
 from jaxfc.volatility.other_variance import APARCH, EGARCH, HAR, RiskMetrics
 from jaxfc.volatility.targets import (
@@ -23,22 +25,29 @@ from jaxfc.volatility.variance import GARCH, VarianceProcess
 __all__ = [
     "APARCH",
     "DCC",
+    "DECO",
     "EGARCH",
     "GARCH",
     "GED",
     "HAR",
     "AutoregressiveMean",
+    "CompositeLikelihood",
+    "ConstantCorrelation",
     "ConstantMean",
     "CorrelationModel",
+    "CorrelationProcess",
     "FittedCorrelationModel",
     "FittedVarianceModel",
+    "FullLikelihood",
     "Innovations",
+    "Likelihood",
     "LinearShrinkage",
     "MeanProcess",
     "NonlinearShrinkage",
     "Normal",
     "RiskMetrics",
     "SampleTarget",
+    "ScalarBEKK",
     "SkewedT",
     "StudentT",
     "Target",

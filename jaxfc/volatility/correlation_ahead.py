@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc.volatility.innovations import Normal
 from jaxfc.volatility.simulate import (
     BURN_IN,
     expected_news,
     next_moments,
     next_state,
+    resampled,
     state_after,
     state_before,
 )
-from jaxfc.volatility.targets import unit_diagonal
 
 if TYPE_CHECKING:
     from jaxfc.volatility.dcc import FittedCorrelationModel
@@ -45,19 +45,20 @@ def correlations_ahead(
 
         def step(state, _):
             quasi = how.quasi(ours, state, targets)
-            return how.advance(state, quasi, nothing, unseen, targets), unit_diagonal(quasi)
+            return how.advance(state, quasi, nothing, unseen, targets), how.corr(quasi)
 
         return jax.lax.scan(step, state, None, length=horizon)[1]
-    if how.num_asymmetric or how.num_shocks > 1 or how.num_lags > 1:
+    decay = how.decay(ours)
+    if decay is None:
         raise ValueError(
-            f"{method} is defined for a symmetric DCC(1, 1); use method='iterated' or draws."
+            f"{method} is defined for symmetric recursions of order (1, 1); use method='iterated' "
+            "or draws."
         )
-    a, _, b = how.split(ours)
-    kept = (jnp.sum(a) + jnp.sum(b)) ** jnp.arange(horizon, dtype=ours.dtype)[:, None, None]
+    kept = decay ** jnp.arange(horizon, dtype=ours.dtype)[:, None, None]
     first = how.quasi(ours, state, targets)
     if method == "ES-Q":
-        return jax.vmap(unit_diagonal)((1.0 - kept) * targets.both + kept * first)
-    return (1.0 - kept) * unit_diagonal(targets.both) + kept * unit_diagonal(first)
+        return jax.vmap(how.corr)((1.0 - kept) * targets.both + kept * first)
+    return (1.0 - kept) * how.corr(targets.both) + kept * how.corr(first)
 
 
 def draw_units(
@@ -73,10 +74,24 @@ def draw_units(
     return normal * jnp.sqrt((nu - 2.0) / chi)[..., None]
 
 
+def whitened(
+    fitted: "FittedCorrelationModel",
+) -> tuple[Float[Array, "time series"], Bool[Array, "time series"]]:
+    """R_t^{-1/2} z_t by the Cholesky factor, and which residuals are known."""
+    data = fitted.margins.filtered().standardised
+
+    def one(corr: Array, units: Array) -> Array:
+        chol = jnp.linalg.cholesky(corr)
+        return jax.scipy.linalg.solve_triangular(chol, units, lower=True)
+
+    return jax.vmap(one)(fitted.matrices(data)[:-1], data.units), data.known
+
+
 def draw_returns(
     fitted: "FittedCorrelationModel",
     horizon: int,
     num_draws: int,
+    innovations: str = "law",
     *,
     key: PRNGKeyArray,
     long_run: bool = False,
@@ -100,11 +115,14 @@ def draw_returns(
         own, joint = state
         moments = ahead(margins.parameters, own)
         quasi = how.quasi(ours, joint, targets)
-        units = jnp.linalg.cholesky(unit_diagonal(quasi)) @ unit
+        units = jnp.linalg.cholesky(how.corr(quasi)) @ unit
         residuals = jnp.sqrt(moments[1]) * units
         own = after(margins.parameters, expected, own, moments, residuals)
         return (own, how.advance(joint, quasi, units, seen, targets)), moments[0] + residuals
 
-    draws = draw_units(fitted, (num_draws, length, targets.both.shape[0]), key=key)
+    if innovations == "bootstrap":
+        draws = resampled(*whitened(fitted), (num_draws, length), key=key)
+    else:
+        draws = draw_units(fitted, (num_draws, length, targets.both.shape[0]), key=key)
     paths = jax.vmap(lambda row: jax.lax.scan(step, (series_state, first), row)[1])(draws)
     return paths[:, length - horizon :]

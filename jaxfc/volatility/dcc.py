@@ -1,31 +1,41 @@
 """Covariances of a panel of returns: variances by series, correlations in a second step."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammaln
 
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
-from jaxfc.volatility.correlation import DCC, Targets, log_det_and_quadratic
+from jaxfc.volatility.correlation import DCC
 from jaxfc.volatility.correlation_ahead import correlations_ahead, draw_returns
+from jaxfc.volatility.correlation_process import CorrelationProcess, Targets
 from jaxfc.volatility.forecast import VolatilityForecast
 from jaxfc.volatility.horizon import check_horizon
 from jaxfc.volatility.innovations import Innovations, Normal, StudentT
+from jaxfc.volatility.joint_likelihood import FullLikelihood, Likelihood
 from jaxfc.volatility.likelihood import Filtered, Standardised
 from jaxfc.volatility.search import judged, minimise
-from jaxfc.volatility.targets import SampleTarget, Target, unit_diagonal
+from jaxfc.volatility.simulate import check_source
+from jaxfc.volatility.targets import (
+    SampleTarget,
+    Target,
+    is_positive_definite,
+    unit_diagonal,
+)
 from jaxfc.volatility.univariate import FittedVarianceModel, VarianceModel
+from jaxfc.volatility.variance import joined
 from jaxfc_kernels.aggregation import AggregationRows
-from jaxfc_kernels.collapse import LOG_2PI
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
+
+# Smaller eigenvalues of a target, whose diagonal is about one, are those of rounding.
+MIN_EIGENVALUE = 1e-10
 
 
 class CorrelationModel(Model):
@@ -44,10 +54,12 @@ class CorrelationModel(Model):
     than rows.
     """
 
-    correlations: DCC = eqx.field(default_factory=DCC)
+    correlations: CorrelationProcess = eqx.field(default_factory=DCC)
     margins: VarianceModel = eqx.field(default_factory=VarianceModel, kw_only=True)
     target: Target = eqx.field(default_factory=SampleTarget, kw_only=True)
     innovations: Innovations = eqx.field(default_factory=Normal, kw_only=True)
+    likelihood: Likelihood = eqx.field(default_factory=FullLikelihood, kw_only=True)
+    initial: Float[Array, " p"] | None = eqx.field(default=None, kw_only=True)
     tolerance: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6, kw_only=True)
     max_steps: int = eqx.field(static=True, default=300, kw_only=True)
 
@@ -57,6 +69,7 @@ class CorrelationModel(Model):
                 "the joint law is Normal() or StudentT(), got "
                 f"{type(self.innovations).__name__}(); other laws are for margins."
             )
+        self.likelihood.check(self.correlations)
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
 
@@ -68,10 +81,11 @@ class CorrelationModel(Model):
     def check(self, panel: "Panel") -> None:
         if len(panel.names) < 2:
             raise ValueError("correlations need two series or more; use VarianceModel for one.")
-        if panel.num_times <= len(panel.names):
+        if isinstance(self.target, SampleTarget) and panel.num_times <= len(panel.names):
             raise ValueError(
                 f"{len(panel.names)} series with {panel.num_times} rows: the sample target is "
-                "singular. Use a longer sample or fewer series."
+                "singular. Use target=NonlinearShrinkage() or LinearShrinkage(), a longer sample "
+                "or fewer series."
             )
         self.margins.check(panel)
 
@@ -87,29 +101,19 @@ class CorrelationModel(Model):
         filtered = margins.filtered()
         data = filtered.standardised
         # Targets of what is corrected move with the parameters; all others are made once.
-        fixed = None if self.correlations.corrected else self.targets(None, data)
+        fixed = None if self.correlations.moves_target else self.targets(None, data)
 
-        def loss(free: Array, arguments: tuple[Standardised, Targets | None]) -> Array:
-            data, fixed = arguments
-            parameters = self.natural(free, fixed)
-            targets = self.targets(parameters, data) if fixed is None else fixed
-            densities = self.log_densities(parameters, data, targets)
-            return -jnp.sum(densities) / jnp.maximum(jnp.sum(data.known), 1)
-
-        shapes = jnp.asarray(self.innovations.starts, values.dtype)
-        starts = self.correlations.starts(values.dtype)
-        free_shapes = jnp.broadcast_to(
-            self.innovations.free(shapes), (starts.shape[0], shapes.size)
-        )
-        starts = jnp.concatenate([starts, free_shapes], axis=1)
+        starts = self.starts(values.dtype, fixed)
         tolerance = self.tolerance.astype(values.dtype)
-        found = minimise(loss, starts, (data, fixed), tolerance, self.max_steps)
+        arguments = self, data, fixed
+        found = minimise(row_losses, starts, arguments, tolerance, self.max_steps, forward=True)
         parameters = self.natural(found.parameters, fixed)
         targets = self.targets(parameters, data) if fixed is None else fixed
         densities = self.log_densities(parameters, data, targets)
         loglik = jnp.sum(densities - log_scales(filtered))
         persistence = self.correlations.persistence(self.split(parameters)[0], targets)
         result = select(margins.result != SUCCESSFUL, margins.result, found.result)
+        definite = is_positive_definite(targets.both, MIN_EIGENVALUE)
         return FittedCorrelationModel(
             model=self,
             margins=margins,
@@ -117,8 +121,23 @@ class CorrelationModel(Model):
             targets=targets,
             loglik=loglik,
             num_steps=found.num_steps,
-            result=judged(result, persistence, loglik),
+            result=judged(result, persistence, loglik, definite),
         )
+
+    def starts(self, dtype: Any, targets: Targets | None) -> Float[Array, "starts p"]:
+        """Free coordinates to start from: `initial`, or those of the process and the law."""
+        if self.initial is not None:
+            ours, shapes = self.split(self.initial.astype(dtype))
+            ours = self.correlations.free(ours, targets)
+            return joined(ours, self.innovations.free(shapes))[None]
+        shapes = self.innovations.free(jnp.asarray(self.innovations.starts, dtype))
+        return jax.vmap(lambda ours: joined(ours, shapes))(self.correlations.starts(dtype))
+
+    def starting_from(self, fitted: "FittedCorrelationModel") -> "CorrelationModel":
+        """The model whose searches begin at the parameters of `fitted`, margins and correlations:
+        for windows of a backtest, which then take fewer steps and compile to one program."""
+        margins = self.margins.starting_from(fitted.margins)
+        return dataclasses.replace(self, margins=margins, initial=fitted.parameters)
 
     def split(self, parameters: Float[Array, " p"]) -> tuple[Array, Array]:
         """Parameters of the correlations and shapes of the law."""
@@ -129,7 +148,7 @@ class CorrelationModel(Model):
         """Parameters of coordinates without bounds; targets bound asymmetric terms alone."""
         ours, shapes = self.split(free)
         ours = self.correlations.natural(ours, targets)
-        return jnp.concatenate([ours, self.innovations.shapes(shapes)])
+        return joined(ours, self.innovations.shapes(shapes))
 
     def targets(
         self,
@@ -140,13 +159,13 @@ class CorrelationModel(Model):
         """Unconditional matrices of what drives the correlations, rows counted by `weights`; only
         corrected correlations read the parameters."""
         driving = data.units
-        if self.correlations.corrected:
+        if self.correlations.moves_target:
             assert parameters is not None
             driving = self.correlations.driving(self.split(parameters)[0], *data)
         both = self.target.corr(driving, data.known, weights)
-        if self.correlations.corrected:
+        if self.correlations.moves_target:
             both = unit_diagonal(both)
-        if self.correlations.num_asymmetric == 0:
+        if not self.correlations.has_falls:
             return Targets(both, jnp.zeros_like(both))
         plain = SampleTarget(centred=is_centred(self.target), unit_diagonal=False)
         return Targets(both, plain.corr(jnp.minimum(data.units, 0.0), data.known, weights))
@@ -156,17 +175,19 @@ class CorrelationModel(Model):
     ) -> Float[Array, " time"]:
         """ln f(z_t | past) of the observed block of every row."""
         ours, shapes = self.split(parameters)
-        _, quasi = self.correlations.filter(ours, *data, targets)
-        corrs = jax.vmap(unit_diagonal)(quasi)
-        log_dets, squares = jax.vmap(log_det_and_quadratic)(corrs, *data)
-        counts = jnp.sum(data.known, axis=1)
-        if isinstance(self.innovations, Normal):
-            return -0.5 * (counts * LOG_2PI + log_dets + squares)
-        nu = shapes[0]
-        constant = gammaln(0.5 * (nu + counts)) - gammaln(0.5 * nu)
-        constant = constant - 0.5 * counts * jnp.log(jnp.pi * (nu - 2.0))
-        tail = 0.5 * (nu + counts) * jnp.log1p(squares / (nu - 2.0))
-        return constant - 0.5 * log_dets - tail
+        return self.likelihood.log_densities(
+            self.correlations, self.innovations, ours, shapes, data, targets
+        )
+
+
+def row_losses(
+    free: Float[Array, " p"], arguments: tuple[CorrelationModel, Standardised, Targets | None]
+) -> Float[Array, " time"]:
+    """Minus the log-densities of the rows in the second step."""
+    model, data, fixed = arguments
+    parameters = model.natural(free, fixed)
+    targets = model.targets(parameters, data) if fixed is None else fixed
+    return -model.log_densities(parameters, data, targets)
 
 
 def log_scales(filtered: Filtered) -> Float[Array, " time"]:
@@ -203,22 +224,22 @@ class FittedCorrelationModel(Fitted):
 
     @property
     def corrs(self) -> Float[Array, "next series series"]:
-        """R of every row, and of the next one."""
-        return self.corrs_of(self.margins.filtered().standardised)
+        """Correlations of every row, and of the next one."""
+        return jax.vmap(unit_diagonal)(self.matrices(self.margins.filtered().standardised))
 
     @property
     def covs(self) -> Float[Array, "next series series"]:
         """H of every row, and of the next one."""
         filtered = self.margins.filtered()
-        return scaled_up(self.corrs_of(filtered.standardised), filtered.variances)
+        return scaled_up(self.matrices(filtered.standardised), filtered.variances)
 
-    def corrs_of(self, data: Standardised) -> Float[Array, "next series series"]:
+    def matrices(self, data: Standardised) -> Float[Array, "next series series"]:
         """R of every row of standardised residuals, and of the next one."""
         how = self.model.correlations
         ours = self.model.split(self.parameters)[0]
         state, quasi = how.filter(ours, *data, self.targets)
         ahead = how.quasi(ours, state, self.targets)
-        return jax.vmap(unit_diagonal)(jnp.concatenate([quasi, ahead[None]]))
+        return jax.vmap(how.corr)(jnp.concatenate([quasi, ahead[None]]))
 
     def forecast(
         self,
@@ -227,8 +248,10 @@ class FittedCorrelationModel(Fitted):
         key: PRNGKeyArray | None = None,
         method: str = "iterated",
         num_draws: int = 2000,
+        innovations: str = "law",
     ) -> Forecast:
-        """The next `horizon` rows: moments without a key, `num_draws` paths with one.
+        """The next `horizon` rows: moments without a key, `num_draws` paths with one, whose
+        innovations come from the joint law or ("bootstrap") from rows of whitened residuals.
 
         Correlations ahead by `method`:
 
@@ -241,11 +264,13 @@ class FittedCorrelationModel(Fitted):
         H_{T+k} = D R D with D by the margins; that D and R are dependent is left out. Draws have
         none of these approximations.
 
-        **Raises:** `ValueError` for a horizon below 1, an unknown method, ES with asymmetric terms.
+        **Raises:** `ValueError` for a horizon below 1, an unknown method or source of innovations,
+        ES where its formula is not defined.
         """
         check_horizon(horizon)
+        check_source(innovations)
         if key is not None:
-            return SampleForecast(draw_returns(self, horizon, num_draws, key=key))
+            return SampleForecast(draw_returns(self, horizon, num_draws, innovations, key=key))
         margins = self.margins.moments_ahead(horizon)
         corrs = correlations_ahead(self, horizon, method)
         variances = jnp.diagonal(margins.innovation_covs, axis1=1, axis2=2)

@@ -9,7 +9,7 @@ from jaxfc.typing import Array, Bool, Float
 from jaxfc.volatility.innovations import Innovations
 from jaxfc.volatility.mean import MeanProcess
 from jaxfc.volatility.search import Minimum, minimise
-from jaxfc.volatility.variance import Start, VarianceProcess
+from jaxfc.volatility.variance import Start, VarianceProcess, joined
 
 Convention = Literal["fcp", "rugarch", "arch"]
 CONVENTIONS: tuple[str, ...] = get_args(Convention)
@@ -101,7 +101,13 @@ class Specification(eqx.Module):
         if self.targeting:
             left = 1.0 - self.variance.persistence(variance, self.innovations, shapes)
             variance = variance.at[0].set(left * self.mean_square(mean, series))
-        return jnp.concatenate([mean, variance, shapes])
+        return joined(mean, variance, shapes)
+
+    def free(self, natural: Float[Array, " p"]) -> Float[Array, " p"]:
+        """Coordinates without bounds of natural parameters."""
+        mean, variance, shapes = self.split(natural)
+        variance = self.variance.free(variance, self.innovations, shapes)
+        return joined(mean, variance, self.innovations.free(shapes))
 
     def starts(self, series: Series) -> Float[Array, "starts p"]:
         """Free coordinates to start from."""
@@ -110,15 +116,14 @@ class Specification(eqx.Module):
         rows = []
         for row in self.variance.starts():
             variance = jnp.asarray(row, mean.dtype)
-            variance = self.variance.free(variance, self.innovations, shapes)
-            rows.append(jnp.concatenate([mean, variance, self.innovations.free(shapes)]))
+            rows.append(self.free(joined(mean, variance, shapes)))
         return jnp.stack(rows)
 
     def scaled(self, parameters: Float[Array, " p"], factor: Array) -> Float[Array, " p"]:
         """The parameters of the series multiplied by `factor`."""
         mean, variance, shapes = self.split(parameters)
         mean = self.mean.scaled(mean, factor)
-        return jnp.concatenate([mean, self.variance.scaled(variance, factor), shapes])
+        return joined(mean, self.variance.scaled(variance, factor), shapes)
 
     def mean_square(self, mean: Float[Array, " m"], series: Series) -> Float[Array, ""]:
         """Mean squared residual."""
@@ -165,14 +170,20 @@ class Specification(eqx.Module):
 
 
 def maximise(
-    how: Specification, series: Series, tolerance: Float[Array, ""], max_steps: int
+    how: Specification,
+    series: Series,
+    starts: Float[Array, "starts p"],
+    tolerance: Float[Array, ""],
+    max_steps: int,
 ) -> Minimum:
-    """Natural parameters at the maximum of the likelihood, from the best of the starts."""
-
-    def loss(free: Array, data: tuple[Specification, Series]) -> Array:
-        how, series = data
-        densities = how.log_densities(how.natural(free, series), series)
-        return -jnp.sum(densities) / jnp.maximum(jnp.sum(series.known), 1)
-
-    found = minimise(loss, how.starts(series), (how, series), tolerance, max_steps)
+    """Natural parameters at the maximum of the likelihood, from the best of the (free) starts."""
+    found = minimise(row_losses, starts, (how, series), tolerance, max_steps)
     return found._replace(parameters=how.natural(found.parameters, series))
+
+
+def row_losses(
+    free: Float[Array, " p"], arguments: tuple[Specification, Series]
+) -> Float[Array, " time"]:
+    """Minus the log-densities of the rows."""
+    how, series = arguments
+    return -how.log_densities(how.natural(free, series), series)

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.lags import push
-from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
 from jaxfc.volatility.likelihood import Series, Specification
 
 BURN_IN = 500
+# Where innovations of drawn paths come from: the estimated law, or the residuals of the sample.
+SOURCES = ("law", "bootstrap")
 
 
 class State(NamedTuple):
@@ -93,12 +95,14 @@ def simulate_ahead(
     series: Series,
     horizon: int,
     num_draws: int,
+    units: Float[Array, "draws horizon"] | None = None,
     *,
     key: PRNGKeyArray,
 ) -> Float[Array, "draws horizon"]:
-    """Draws of the next values given the series."""
+    """Draws of the next values given the series, by the law or with innovations `units`."""
     state = state_after(how, parameters, series)
-    units = how.innovations.draw((num_draws, horizon), how.split(parameters)[2], key=key)
+    if units is None:
+        units = how.innovations.draw((num_draws, horizon), how.split(parameters)[2], key=key)
     return jax.vmap(lambda row: carry_on(how, parameters, state, row))(units)
 
 
@@ -114,3 +118,24 @@ def simulate_long(
     units = how.innovations.draw((BURN_IN + num_steps,), how.split(parameters)[2], key=key)
     state = state_before(how, parameters, series)
     return carry_on(how, parameters, state, units)[BURN_IN:]
+
+
+def check_source(innovations: str) -> None:
+    """Raise `ValueError` for an unknown source of innovations."""
+    if innovations not in SOURCES:
+        raise ValueError(f"innovations must be one of {SOURCES}, got {innovations!r}.")
+
+
+def resampled(
+    units: Float[Array, "time series"],
+    known: Bool[Array, "time series"],
+    size: tuple[int, ...],
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, "..."]:
+    """Rows drawn with replacement from those in which every series is known; NaN without any."""
+    complete = jnp.all(known, axis=1)
+    last = jnp.cumsum(complete)
+    draws = jax.random.randint(key, size, 0, jnp.maximum(last[-1], 1))
+    rows = units[jnp.searchsorted(last, draws, side="right")]
+    return jnp.where(last[-1] > 0, rows, jnp.nan)

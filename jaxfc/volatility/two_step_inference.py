@@ -40,7 +40,7 @@ def correlation_cov(
         return model.log_densities(theta, data, targets)
 
     def total_score(theta: Array, phi: Array, weights: Array) -> Array:
-        return jax.grad(lambda vector: jnp.sum(densities(vector, phi, weights)))(theta)
+        return jax.jacfwd(lambda vector: jnp.sum(densities(vector, phi, weights)))(theta)
 
     theta, phi = fitted.parameters, margins.parameters
     ones = jnp.ones(margins.values.shape[0], theta.dtype)

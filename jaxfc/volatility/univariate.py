@@ -27,7 +27,7 @@ from jaxfc.volatility.likelihood import (
 )
 from jaxfc.volatility.mean import ConstantMean, MeanProcess
 from jaxfc.volatility.search import judged
-from jaxfc.volatility.simulate import simulate_ahead, simulate_long
+from jaxfc.volatility.simulate import check_source, resampled, simulate_ahead, simulate_long
 from jaxfc.volatility.variance import GARCH, VarianceProcess
 from jaxfc_kernels.aggregation import AggregationRows
 
@@ -64,6 +64,7 @@ class VarianceModel(Model):
     targeting: bool = eqx.field(static=True, default=False, kw_only=True)
     tolerance: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-6, kw_only=True)
     max_steps: int = eqx.field(static=True, default=300, kw_only=True)
+    initial: Float[Array, "series p"] | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
         if self.start not in CONVENTIONS:
@@ -94,11 +95,11 @@ class VarianceModel(Model):
     ) -> "FittedVarianceModel":
         # One after the other on a core, where each series stops when it has converged and its
         # recursion stays in registers; side by side on an accelerator.
+        cases = values.T, observed.T, self.initial
         parameters, logliks, num_steps, codes = jax.lax.platform_dependent(
-            values.T,
-            observed.T,
-            cpu=lambda *cases: jax.lax.map(lambda case: self.fit_series(*case), cases),
-            default=jax.vmap(self.fit_series),
+            cases,
+            cpu=lambda cases: jax.lax.map(lambda case: self.fit_series(*case), cases),
+            default=lambda cases: jax.vmap(self.fit_series)(*cases),
         )
         failed = codes != SUCCESSFUL
         worst = jnp.argmax(failed)
@@ -115,17 +116,29 @@ class VarianceModel(Model):
         )
 
     def fit_series(
-        self, values: Float[Array, " time"], observed: Bool[Array, " time"]
+        self,
+        values: Float[Array, " time"],
+        observed: Bool[Array, " time"],
+        initial: Float[Array, " p"] | None = None,
     ) -> tuple[Float[Array, " p"], Float[Array, ""], Int[Array, ""], RESULTS]:
         """Parameters, log-likelihood, steps and result code of one series."""
         how = self.specification
         scale = jnp.std(values, where=observed)
         series = how.series(values / scale, observed)
-        best = maximise(how, series, self.tolerance.astype(values.dtype), self.max_steps)
+        starts = how.starts(series)
+        if initial is not None:
+            starts = how.free(how.scaled(initial.astype(values.dtype), 1.0 / scale))[None]
+        tolerance = self.tolerance.astype(values.dtype)
+        best = maximise(how, series, starts, tolerance, self.max_steps)
         densities = how.log_densities(best.parameters, series)
         loglik = jnp.sum(densities) - jnp.sum(series.known) * jnp.log(scale)
         result = judged(best.result, self.persistence(best.parameters), loglik)
         return how.scaled(best.parameters, scale), loglik, best.num_steps, result
+
+    def starting_from(self, fitted: "FittedVarianceModel") -> "VarianceModel":
+        """The model whose searches begin at the parameters of `fitted`, series by series: for
+        windows of a backtest, which then take fewer steps."""
+        return dataclasses.replace(self, initial=fitted.parameters)
 
     def persistence(self, parameters: Float[Array, " p"]) -> Float[Array, ""]:
         """That of one series; zero where it is not estimated."""
@@ -194,18 +207,29 @@ class FittedVarianceModel(Fitted):
         return self.each_series(self.model.specification.log_densities)
 
     def forecast(
-        self, horizon: int, *, key: PRNGKeyArray | None = None, num_draws: int = 2000
+        self,
+        horizon: int,
+        *,
+        key: PRNGKeyArray | None = None,
+        num_draws: int = 2000,
+        innovations: str = "law",
     ) -> Forecast:
         """The next `horizon` rows: moments without a key, `num_draws` paths with one.
+
+        Paths draw their innovations from the estimated "law", series by series, or ("bootstrap")
+        rows of standardised residuals of the sample, which keep the dependence between series and
+        the tails they had (filtered historical simulation, Barone-Adesi et al. 1999).
 
         Means and variances are exact (given the parameters) at every horizon for GARCH, HAR and
         RiskMetrics; those of EGARCH and APARCH exist beyond one step as draws only.
 
-        **Raises:** `ValueError` for a horizon below 1 and for moments that do not exist.
+        **Raises:** `ValueError` for a horizon below 1, an unknown source of innovations and for
+        moments that do not exist.
         """
         check_horizon(horizon)
+        check_source(innovations)
         if key is not None:
-            return SampleForecast(self.draw_ahead(horizon, num_draws, key=key))
+            return SampleForecast(self.draw_ahead(horizon, num_draws, innovations, key=key))
         return self.moments_ahead(horizon)
 
     def moments_ahead(self, horizon: int) -> VolatilityForecast:
@@ -239,16 +263,20 @@ class FittedVarianceModel(Fitted):
         return jax.vmap(one, out_axes=1)(self.parameters)
 
     def draw_ahead(
-        self, horizon: int, num_draws: int, *, key: PRNGKeyArray
+        self, horizon: int, num_draws: int, innovations: str = "law", *, key: PRNGKeyArray
     ) -> Float[Array, "draws horizon series"]:
         """Paths of the next rows with drawn innovations, each feeding the variances that follow."""
         how = self.model.specification
-
-        def one(parameters: Array, series: Series, key: Array) -> Array:
-            return simulate_ahead(how, parameters, series, horizon, num_draws, key=key)
-
         keys = jax.random.split(key, self.parameters.shape[0])
-        return self.each_series(one, keys, out_axes=2)
+        units = ()
+        if innovations == "bootstrap":
+            rows = resampled(*self.filtered().standardised, (num_draws, horizon), key=key)
+            units = (jnp.moveaxis(rows, 2, 0),)
+
+        def one(parameters: Array, series: Series, key: Array, *units: Array) -> Array:
+            return simulate_ahead(how, parameters, series, horizon, num_draws, *units, key=key)
+
+        return self.each_series(one, keys, *units, out_axes=2)
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         how = self.model.specification

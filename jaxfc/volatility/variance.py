@@ -156,7 +156,8 @@ class GARCH(VarianceProcess):
         s_t = omega + sum_i (alpha_i + gamma_i 1[e_{t-i} < 0]) e_{t-i}^2 + sum_j beta_j s_{t-j}
 
     with p = `num_shocks`, q = `num_variances`. alpha_i >= 0, alpha_i + gamma_i >= 0, beta_j >= 0
-    and persistence sum_i (alpha_i + gamma_i E[z^2 1(z < 0)]) + sum_j beta_j < 1. q = 0: ARCH.
+    and persistence sum_i (alpha_i + gamma_i E[z^2 1(z < 0)]) + sum_j beta_j < 1. q = 0: ARCH;
+    p = q = 0: a constant variance.
     """
 
     num_shocks: int = eqx.field(static=True, default=1)
@@ -164,10 +165,12 @@ class GARCH(VarianceProcess):
     num_asymmetric: int = eqx.field(static=True, default=0, kw_only=True)
 
     def __check_init__(self):
-        if self.num_shocks < 1 or self.num_variances < 0:
+        if min(self.num_shocks, self.num_variances) < 0 or (
+            self.num_variances and not self.num_shocks
+        ):
             raise ValueError(
-                "a GARCH needs num_shocks >= 1 and num_variances >= 0, got "
-                f"{self.num_shocks} and {self.num_variances}."
+                "a GARCH needs num_shocks >= 1 and num_variances >= 0 (or both zero: a constant "
+                f"variance), got {self.num_shocks} and {self.num_variances}."
             )
         check_asymmetric(self.num_asymmetric, self.num_shocks)
 
@@ -184,9 +187,11 @@ class GARCH(VarianceProcess):
 
     def join(self, omega: Array, alpha: Array, gamma: Array, beta: Array) -> Float[Array, " p"]:
         """The inverse of `split`."""
-        return jnp.concatenate([omega[None], alpha, gamma[: self.num_asymmetric], beta])
+        return joined(omega[None], alpha, gamma[: self.num_asymmetric], beta)
 
     def starts(self) -> tuple[tuple[float, ...], ...]:
+        if self.num_shocks == 0:
+            return ((1.0,),)
         rows = []
         for total, share in ((0.98, 0.05), (0.95, 0.1), (0.9, 0.2), (0.6, 0.5), (0.2, 0.8)):
             news = total * (share if self.num_variances else 1.0)
@@ -203,14 +208,14 @@ class GARCH(VarianceProcess):
         where they are not told apart), and variances."""
         both, apart = alpha[self.num_asymmetric :], alpha[: self.num_asymmetric]
         falls = lower * (apart + gamma[: self.num_asymmetric])
-        return jnp.concatenate([(1.0 - lower) * apart, falls, both, beta])
+        return joined((1.0 - lower) * apart, falls, both, beta)
 
     def free(
         self, parameters: Float[Array, " p"], law: Innovations, shapes: Float[Array, " shapes"]
     ) -> Float[Array, " p"]:
         omega, alpha, gamma, beta = self.split(parameters)
         parts = self.parts(alpha, gamma, beta, self.expected(parameters, law, shapes))
-        return jnp.concatenate([jnp.log(omega)[None], free_shares(parts)])
+        return joined(jnp.log(omega)[None], free_shares(parts))
 
     def natural(
         self, free: Float[Array, " p"], law: Innovations, shapes: Float[Array, " shapes"]
@@ -222,7 +227,7 @@ class GARCH(VarianceProcess):
         beta = shares[number + self.num_shocks :]
         apart = rises / (1.0 - lower)
         gamma = falls / lower - apart
-        alpha = jnp.concatenate([apart, both])
+        alpha = joined(apart, both)
         return self.join(jnp.exp(free[0]), alpha, gamma, beta)
 
     def persistence(
@@ -277,6 +282,13 @@ class GARCH(VarianceProcess):
             push(falls, fall),
             push(variances, variance),
         )
+
+
+def joined(*parts: Float[Array, " _"]) -> Float[Array, " p"]:
+    """The parts one after the other. Empty ones are left out before XLA sees them: where one is
+    joined and cut off again, jaxlib 0.10 forgets how to call LAPACK in the same program."""
+    kept = [part for part in parts if part.size]
+    return jnp.concatenate(kept) if kept else parts[0]
 
 
 def check_asymmetric(num_asymmetric: int, num_shocks: int) -> None:

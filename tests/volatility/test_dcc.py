@@ -21,7 +21,8 @@ from jaxfc.volatility import (
     VarianceModel,
     ZeroMean,
 )
-from jaxfc.volatility.correlation import Targets, mean_falls
+from jaxfc.volatility.correlation_process import Targets
+from jaxfc.volatility.correlation_recursion import mean_falls
 from jaxfc.volatility.likelihood import Standardised
 from jaxfc.volatility.targets import unit_diagonal
 
