@@ -6,9 +6,11 @@ from pathlib import Path
 
 # Batched factorisations of LAPACK wait for threads of the pool they run in: with few threads and
 # several of them at once nothing moves any more (jaxlib 0.10). NPROC is the number of threads, read
-# when XLA is first used, as are the flags: products of matrices on one thread, for two workers.
+# when XLA is first used, as are the flags: products of matrices on one thread, for two workers, and
+# programs compiled without LLVM's optimisations, which take longer than they save here.
 os.environ.setdefault("NPROC", str(max(16, os.cpu_count() or 1)))
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import jax
 import matplotlib

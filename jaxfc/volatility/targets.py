@@ -256,8 +256,9 @@ def with_eigenvalues_jvp(rule, primals, tangents):
     ranks = jnp.arange(matrix.shape[0], dtype=matrix.dtype)
     _, by_rank = jax.jvp(lambda levels: rule(levels, option), (eigenvalues,), (ranks,))
     gaps, jumps, steps, limits = (v[:, None] - v for v in (eigenvalues, values, ranks, by_rank))
-    rounding = matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(eigenvalues))
-    equal, same = jnp.abs(gaps) <= rounding, steps == 0
+    # Rounding spoils quotients of gaps below this more than their limit is off.
+    close = jnp.finfo(matrix.dtype).eps ** 0.5 * jnp.max(jnp.abs(eigenvalues))
+    equal, same = jnp.abs(gaps) <= close, steps == 0
     quotients = jnp.where(equal, limits / jnp.where(same, 1, steps), jumps / (gaps + equal))
     inner = jnp.where(same, jnp.diag(own), quotients * turned)
     return turned_back(jnp.diag(values), vectors), turned_back(inner, vectors)
