@@ -1,4 +1,4 @@
-"""Estimation of GARCH and DCC against arch, multiarch and multigarch.
+"""Estimation of GARCH and DCC against arch, multiarch, multigarch and pymgarch.
 
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \\
         python benchmarks/bench_volatility.py [--quick] [--save]
@@ -8,7 +8,9 @@ of warmed-up calls, compilation apart, ours and the peers' in turn in one proces
 
 Table `garch`: one series, and a batch of series in one call against arch in a loop (no standard
 errors). Table `dcc`: both steps, full likelihood, without and with standard errors that count the
-first step (multigarch has none).
+first step (multigarch has none), and what one likelihood and its gradient cost against the flops
+T (N^3 / 3 + 4 N^2) of the value. Table `composite`: likelihoods of contiguous pairs. Table
+`rolling`: windows of 1000 rows, ours in one program that starts from the fit to all rows.
 """
 
 import argparse
@@ -22,15 +24,20 @@ import jax.numpy as jnp
 import multiarch
 import multigarch
 import numpy as np
+import pandas as pd
+import pymgarch
 from arch import arch_model
 from timing import compile_seconds, cpu_seconds, report
 
 from jaxfc.volatility import (
     DCC,
+    CompositeLikelihood,
     CorrelationModel,
     VarianceModel,
     correlation_standard_errors,
 )
+from jaxfc.volatility.dcc import row_losses
+from jaxfc.volatility.search import by_forward_mode
 
 jax.config.update("jax_enable_x64", True)
 NUM_TIMES = 2000
@@ -113,9 +120,12 @@ def dcc_row(num_series: int) -> dict[str, object]:
     their_errors = once(lambda: exact.fit(se="two-step")) if num_series <= 20 else float("nan")
     fast = multigarch.DCC(n_jobs=1, mean="constant", method="full")
     fastest = once(lambda: fast.fit(values))
+    frame = pd.DataFrame(values, columns=[f"r{i}" for i in range(num_series)])
+    broad = once(lambda: pymgarch.DCC().fit(frame, compute_se=False))
     return {
         "series": num_series,
         "jaxfc_s": ours,
+        "pymgarch_over_ours": broad / ours,
         "multiarch_s": theirs,
         "multigarch_s": fastest,
         "multiarch_over_ours": theirs / ours,
@@ -125,8 +135,98 @@ def dcc_row(num_series: int) -> dict[str, object]:
         "errors_multiarch_over_ours": (their_errors - theirs) / (errors - ours),
         "compile_s": seconds,
         "compile_errors_s": more_seconds,
+        **evaluation(model, data, observed),
         "a": float(run(data)[0]),
         "b": float(run(data)[1]),
+    }
+
+
+def evaluation(model: CorrelationModel, data: jax.Array, observed: jax.Array) -> dict[str, float]:
+    """One value of the second step's likelihood, and one gradient beside it."""
+    fitted = jax.jit(lambda v: model.estimate(v, observed))(data)
+    rest = model, fitted.margins.filtered().standardised, fitted.targets
+
+    def mean(free, rest):
+        return jnp.mean(row_losses(free, rest))
+
+    value = jax.jit(mean)
+    both = jax.jit(lambda x, rest: jax.value_and_grad(lambda y: by_forward_mode(mean, y, rest))(x))
+    start = model.starts(data.dtype, fitted.targets)[0]
+    taken = cpu_seconds({"value": lambda: value(start, rest), "both": lambda: both(start, rest)})
+    num_series = data.shape[1]
+    flops = NUM_TIMES * (num_series**3 / 3 + 4 * num_series**2)
+    return {
+        "value_ms": 1e3 * taken["value"],
+        "value_and_gradient_ms": 1e3 * taken["both"],
+        "value_gflops": flops / taken["value"] / 1e9,
+        "steps": int(fitted.num_steps),
+    }
+
+
+def composite_row(num_series: int) -> dict[str, object]:
+    """Both steps, contiguous pairs, no standard errors."""
+    values = returns(num_series)
+    data, observed = jnp.asarray(values), jnp.ones(values.shape, bool)
+    model = CorrelationModel(DCC(), likelihood=CompositeLikelihood())
+    run, seconds = compile_seconds(lambda v: model.estimate(v, observed).parameters, data)
+    margins, _ = compile_seconds(lambda v: model.margins.estimate(v, observed).parameters, data)
+    fast = multigarch.DCC(n_jobs=1, mean="constant", method="cl")
+    frame = pd.DataFrame(values, columns=[f"r{i}" for i in range(num_series)])
+    broad = pymgarch.DCC()
+    taken = {
+        "jaxfc_s": once(lambda: jax.block_until_ready(run(data))),
+        "of_it_margins_s": once(lambda: jax.block_until_ready(margins(data))),
+        "multigarch_s": once(lambda: fast.fit(values)),
+        "pymgarch_s": once(lambda: broad.fit(frame, method="composite", compute_se=False)),
+    }
+    ours = taken["jaxfc_s"]
+    found = run(data)
+    return {
+        "series": num_series,
+        **taken,
+        "multigarch_over_ours": taken["multigarch_s"] / ours,
+        "pymgarch_over_ours": taken["pymgarch_s"] / ours,
+        "compile_s": seconds,
+        "a": float(found[0]),
+        "b": float(found[1]),
+    }
+
+
+def rolling_row(num_windows: int, num_series: int = 10, window: int = 1000) -> dict[str, object]:
+    """Windows that start one row after the other, each estimated anew."""
+    values = returns(num_series)[: window + num_windows - 1]
+    data, seen = jnp.asarray(values), jnp.ones((window, num_series), bool)
+    cold = CorrelationModel(DCC())
+    pooled = jax.jit(lambda v: cold.estimate(v, jnp.ones(v.shape, bool)))(data)
+    warm = cold.starting_from(pooled)
+
+    def estimates(model):
+        def one(start):
+            rows = jax.lax.dynamic_slice_in_dim(data, start, window)
+            return model.estimate(rows, seen).parameters
+
+        return compile_seconds(lambda starts: jax.lax.map(one, starts), jnp.arange(num_windows))
+
+    (run, seconds), (run_cold, _) = estimates(warm), estimates(cold)
+    starts = jnp.arange(num_windows)
+    few = min(num_windows, 25)
+    fast = multigarch.DCC(n_jobs=1, mean="constant", method="full")
+
+    def theirs():
+        for start in range(few):
+            fast.fit(values[start : start + window])
+
+    ours = once(lambda: jax.block_until_ready(run(starts)))
+    from_scratch = once(lambda: jax.block_until_ready(run_cold(starts)))
+    fastest = once(theirs) * num_windows / few
+    return {
+        "windows": num_windows,
+        "series": num_series,
+        "jaxfc_s": ours,
+        "jaxfc_cold_s": from_scratch,
+        "multigarch_s": fastest,
+        "multigarch_over_ours": fastest / ours,
+        "compile_s": seconds,
     }
 
 
@@ -136,11 +236,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
-    packages = ("arch", "multiarch", "multigarch")
+    packages = ("arch", "multiarch", "multigarch", "pymgarch")
     sizes = (1, 20) if options.quick else (1, 200, 1000)
     report("garch", [garch_row(size) for size in sizes], *packages, save=options.save)
     sizes = (4,) if options.quick else (4, 20, 50)
     report("dcc", [dcc_row(size) for size in sizes], *packages, save=options.save)
+    sizes = (20,) if options.quick else (20, 100)
+    report("composite", [composite_row(size) for size in sizes], *packages, save=options.save)
+    report("rolling", [rolling_row(10 if options.quick else 250)], *packages, save=options.save)
 
 
 if __name__ == "__main__":
