@@ -9,8 +9,10 @@ from pathlib import Path
 # when XLA is first used, as are the flags: products of matrices on one thread, for two workers, and
 # programs compiled without LLVM's optimisations, which take longer than they save here.
 os.environ.setdefault("NPROC", str(max(16, os.cpu_count() or 1)))
-FLAGS = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false "
+    "--xla_backend_optimization_level=0"
+)
 
 import jax
 import matplotlib

@@ -1,6 +1,8 @@
 """Models made of several families."""
 
 from jaxfc.compose.decomposition import DecomposedForecast
+from jaxfc.compose.factor_dcc import FactorDCC, FittedFactorDCC
+from jaxfc.compose.factor_forecast import FactorVolatilityForecast
 from jaxfc.compose.regression import Sizes
 from jaxfc.compose.residuals import (
     EmpiricalResiduals,
@@ -15,7 +17,10 @@ __all__ = [
     "DecomposedForecast",
     "EmpiricalResiduals",
     "FactorARX",
+    "FactorDCC",
+    "FactorVolatilityForecast",
     "FittedFactorARX",
+    "FittedFactorDCC",
     "NormalResiduals",
     "Residuals",
     "SizeSelection",

@@ -24,7 +24,7 @@ from jaxfc.evaluation.conformal import (
     volatility_scaled,
 )
 from jaxfc.evaluation.coverage_table import coverage_table
-from jaxfc.evaluation.hypothesis import HypothesisTest
+from jaxfc.evaluation.durations import christoffersen_pelletier
 from jaxfc.evaluation.intervals import (
     interval_outliers,
     interval_score,
@@ -66,12 +66,25 @@ from jaxfc.evaluation.sharpe import (
     jobson_korkie,
     sharpe_difference,
 )
+from jaxfc.evaluation.tail_calibration import (
+    acerbi_szekely,
+    engle_manganelli,
+    mcneil_frey,
+)
+from jaxfc.evaluation.tail_risk import (
+    expected_shortfall,
+    joint_tail_score,
+    quantile_score,
+    tail_violations,
+    value_at_risk,
+)
 from jaxfc.evaluation.track_record import (
     deflated_sharpe,
     expected_maximum_sharpe,
     minimum_track_record,
     probabilistic_sharpe,
 )
+from jaxfc.hypothesis import HypothesisTest
 
 __all__ = [
     "AdaptiveConformal",
@@ -86,12 +99,14 @@ __all__ = [
     "QuantileTracker",
     "SharpeDifference",
     "SuperiorAbility",
+    "acerbi_szekely",
     "automatic_lags",
     "backtest_overfitting",
     "benchmark_models",
     "berkowitz",
     "block_indices",
     "bootstrap_sharpe_difference",
+    "christoffersen_pelletier",
     "conditional_coverage",
     "coverage",
     "coverage_table",
@@ -100,17 +115,21 @@ __all__ = [
     "deflated_sharpe",
     "diebold_mariano",
     "difference_t_statistic",
+    "engle_manganelli",
     "ewma_volatility",
     "expected_maximum_sharpe",
+    "expected_shortfall",
     "giacomini_white",
     "interval_outliers",
     "interval_score",
     "jobson_korkie",
+    "joint_tail_score",
     "log_score_draws",
     "log_score_gaussian",
     "long_run_cov",
     "mae",
     "max_drawdown",
+    "mcneil_frey",
     "mean_interval_score",
     "minimum_track_record",
     "model_confidence_set",
@@ -123,12 +142,15 @@ __all__ = [
     "pit_kolmogorov",
     "pit_uniformity",
     "probabilistic_sharpe",
+    "quantile_score",
     "rmse",
     "sharpe_difference",
     "sharpe_ratio",
     "sortino_ratio",
     "superior_predictive_ability",
+    "tail_violations",
     "unconditional_coverage",
+    "value_at_risk",
     "violation_independence",
     "volatility_scaled",
 ]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri, xlogy
 
-from jaxfc.evaluation.hypothesis import HypothesisTest, chi_squared_test
+from jaxfc.hypothesis import HypothesisTest, chi_squared_test
 from jaxfc.typing import Array, Float
 
 Cases = Float[Array, "cases *rest"] | Float[np.ndarray, "cases *rest"]

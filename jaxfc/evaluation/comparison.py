@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
-from jaxfc.evaluation.hypothesis import chi_squared_tail, student_two_sided
+from jaxfc.hypothesis import chi_squared_tail, student_two_sided
 from jaxfc.typing import Array, Bool, Float
 
 Losses = Float[Array, "cases *rest"] | Float[np.ndarray, "cases *rest"]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from jaxfc.evaluation.calibration import berkowitz, pit_kolmogorov, pit_uniformity
 from jaxfc.evaluation.comparison import diebold_mariano, giacomini_white
-from jaxfc.evaluation.hypothesis import HypothesisTest
+from jaxfc.hypothesis import HypothesisTest
 from jaxfc.report.backtest_data import LEVELS, OneStep, usable_origins
 from jaxfc.running.backtest_result import Backtest
 from jaxfc.typing import Array, Float

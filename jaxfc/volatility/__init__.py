@@ -1,5 +1,6 @@
 """Volatility and covariance forecasts."""
 
+from jaxfc.volatility.constant_correlation import constant_correlation_test
 from jaxfc.volatility.correlation import DCC, DECO, ConstantCorrelation, ScalarBEKK
 from jaxfc.volatility.correlation_process import CorrelationProcess
 from jaxfc.volatility.dcc import CorrelationModel, FittedCorrelationModel
@@ -9,6 +10,12 @@ from jaxfc.volatility.inference import parameter_cov, standard_errors
 from jaxfc.volatility.innovations import GED, Innovations, Normal, SkewedT, StudentT
 from jaxfc.volatility.joint_likelihood import CompositeLikelihood, FullLikelihood, Likelihood
 from jaxfc.volatility.mean import AutoregressiveMean, ConstantMean, MeanProcess, ZeroMean
+from jaxfc.volatility.mean_first import (
+    FittedMeanFirst,
+    MeanFirst,
+    mean_cov,
+    mean_standard_errors,
+)
 from jaxfc.volatility.other_variance import APARCH, EGARCH, HAR, RiskMetrics
 from jaxfc.volatility.targets import (
     LinearShrinkage,
@@ -21,6 +28,7 @@ from jaxfc.volatility.targets import (
 from jaxfc.volatility.two_step_inference import correlation_cov, correlation_standard_errors
 from jaxfc.volatility.univariate import FittedVarianceModel, VarianceModel
 from jaxfc.volatility.variance import GARCH, VarianceProcess
+from jaxfc.volatility.vector_mean import VectorMean
 
 __all__ = [
     "APARCH",
@@ -37,11 +45,13 @@ __all__ = [
     "CorrelationModel",
     "CorrelationProcess",
     "FittedCorrelationModel",
+    "FittedMeanFirst",
     "FittedVarianceModel",
     "FullLikelihood",
     "Innovations",
     "Likelihood",
     "LinearShrinkage",
+    "MeanFirst",
     "MeanProcess",
     "NonlinearShrinkage",
     "Normal",
@@ -54,14 +64,18 @@ __all__ = [
     "VarianceModel",
     "VarianceProcess",
     "Varma",
+    "VectorMean",
     "VolatilityForecast",
     "ZeroMean",
+    "constant_correlation_test",
     "correlation_cov",
     "correlation_standard_errors",
     "cumulative_moments",
     "is_positive_definite",
     "joint_moments",
+    "mean_cov",
     "mean_path",
+    "mean_standard_errors",
     "nearest_corr",
     "parameter_cov",
     "simple_moments",

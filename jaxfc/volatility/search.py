@@ -81,6 +81,8 @@ def minimise(
         fixed, best, turn = rest
         return jnp.mean(losses(best + turn @ steps, fixed))
 
+    # Losses of single precision do not tell closer points apart.
+    tolerance = jnp.maximum(tolerance, jnp.finfo(best.dtype).eps ** 0.5)
     solution = optx.minimise(
         partial(by_forward_mode, total) if forward else total,
         ScoreBFGS(tolerance),

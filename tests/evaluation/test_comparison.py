@@ -9,7 +9,7 @@ from statsmodels.api import OLS
 from statsmodels.stats.sandwich_covariance import S_hac_simple
 
 from jaxfc.evaluation import comparison, scores
-from jaxfc.evaluation.hypothesis import chi_squared_tail, student_two_sided
+from jaxfc.hypothesis import chi_squared_tail, student_two_sided
 
 RNG = np.random.default_rng(21)
 ERRORS = RNG.normal(size=(140, 2, 2))
