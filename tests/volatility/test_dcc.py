@@ -302,6 +302,28 @@ def test_gradient_of_a_portfolio(fitted, returns):
         assert float(slope[row, 1]) == pytest.approx(difference, rel=1e-5, abs=1e-9)
 
 
+def test_gradient_of_a_portfolio_by_parameters(fitted):
+    """d (variance of an equally weighted portfolio ahead) / d (parameters of both steps)."""
+
+    @jax.jit
+    def variance(parameters, margins):
+        own = dataclasses.replace(fitted.margins, parameters=margins)
+        there = dataclasses.replace(fitted, parameters=parameters, margins=own)
+        cov = there.forecast(2).cumulative().horizon_cov[-1]
+        return jnp.sum(cov) / 9.0
+
+    point = fitted.parameters, fitted.margins.parameters
+    slopes = jax.grad(variance, argnums=(0, 1))(*point)
+    for which, place in ((0, (0,)), (0, (1,)), (1, (0, 1)), (1, (2, 2))):
+        ends = []
+        for sign in (1e-6, -1e-6):
+            moved = list(point)
+            moved[which] = moved[which].at[place].add(sign)
+            ends.append(float(variance(*moved)))
+        difference = (ends[0] - ends[1]) / 2e-6
+        assert float(slopes[which][place]) == pytest.approx(difference, rel=1e-5, abs=1e-8)
+
+
 def test_estimation_lowers_for_cuda(returns):
     model = dataclasses.replace(PLAIN, correlations=DCC(num_asymmetric=1))
     values = jnp.asarray(returns[:100])
