@@ -1,0 +1,213 @@
+"""Covariances of the errors of base forecasts, kept in the form they have: never nodes x nodes.
+
+`StructuredCov` is W = diag(v) + k F F' with F (nodes x q): variances alone (OLS, WLS), shrunk
+sample covariances (F: the residuals), factor covariances. `DenseCov` is a matrix that was given.
+"""
+
+import abc
+from typing import Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from jaxfc.hierarchy.summing import Summing
+from jaxfc.typing import Array, Bool, Float
+
+
+class ErrorCov(eqx.Module):
+    """A covariance W of the errors of all nodes, as far as a projection needs it."""
+
+    @abc.abstractmethod
+    def times(self, nodes: Float[Array, "nodes *rest"]) -> Float[Array, "nodes *rest"]:
+        """W y."""
+
+    @abc.abstractmethod
+    def of_constraints(self, summing: Summing) -> Float[Array, "aggregates aggregates"]:
+        """C W C', the covariance of the incoherence."""
+
+    @abc.abstractmethod
+    def without(self, missing: Bool[Array, " nodes"]) -> "ErrorCov":
+        """W with zero rows and columns at the places of nodes: the covariance of the others."""
+
+    @abc.abstractmethod
+    def diagonal(self) -> Float[Array, " nodes"]:
+        """Variances."""
+
+    @abc.abstractmethod
+    def dense(self) -> Float[Array, "nodes nodes"]:
+        """W as a matrix, for small hierarchies and tests."""
+
+
+class StructuredCov(ErrorCov):
+    """W = diag(variances) + factor_weight F F'."""
+
+    variances: Float[Array, " nodes"]
+    factors: Float[Array, "nodes columns"] | None = None
+    factor_weight: Float[Array, ""] | None = None
+
+    def times(self, nodes: Float[Array, "nodes *rest"]) -> Float[Array, "nodes *rest"]:
+        own = self.variances.reshape(-1, *(1,) * (nodes.ndim - 1)) * nodes
+        if self.factors is None:
+            return own
+        scores = self.weight * jnp.tensordot(self.factors.T, nodes, axes=1)
+        return own + jnp.tensordot(self.factors, scores, axes=1)
+
+    @property
+    def weight(self) -> Array:
+        """k, one by default."""
+        return jnp.ones(()) if self.factor_weight is None else self.factor_weight
+
+    def of_constraints(self, summing: Summing) -> Float[Array, "aggregates aggregates"]:
+        split = summing.num_aggregates
+        own = jnp.diag(self.variances[:split])
+        own = own + summing.weighted_product(self.variances[split:])
+        if self.factors is None:
+            return own
+        gaps = summing.incoherence(self.factors)
+        return own + self.weight * gaps @ gaps.T
+
+    def without(self, missing: Bool[Array, " nodes"]) -> "StructuredCov":
+        factors = self.factors
+        if factors is not None:
+            factors = jnp.where(missing[:, None], 0.0, factors)
+        return StructuredCov(jnp.where(missing, 0.0, self.variances), factors, self.factor_weight)
+
+    def diagonal(self) -> Float[Array, " nodes"]:
+        if self.factors is None:
+            return self.variances
+        return self.variances + self.weight * jnp.sum(self.factors**2, axis=1)
+
+    def dense(self) -> Float[Array, "nodes nodes"]:
+        own = jnp.diag(self.variances)
+        return own if self.factors is None else own + self.weight * self.factors @ self.factors.T
+
+
+class DenseCov(ErrorCov):
+    """A covariance matrix of all nodes."""
+
+    matrix: Float[Array, "nodes nodes"]
+
+    def times(self, nodes: Float[Array, "nodes *rest"]) -> Float[Array, "nodes *rest"]:
+        return jnp.tensordot(self.matrix, nodes, axes=1)
+
+    def of_constraints(self, summing: Summing) -> Float[Array, "aggregates aggregates"]:
+        return summing.incoherence(summing.incoherence(self.matrix).T)
+
+    def without(self, missing: Bool[Array, " nodes"]) -> "DenseCov":
+        return DenseCov(jnp.where(missing[:, None] | missing[None, :], 0.0, self.matrix))
+
+    def diagonal(self) -> Float[Array, " nodes"]:
+        return jnp.diagonal(self.matrix)
+
+    def dense(self) -> Float[Array, "nodes nodes"]:
+        return self.matrix
+
+
+Shrinkage = Literal["schafer_strimmer", "oracle"]
+
+
+def residual_moments(
+    residuals: Float[Array, "time nodes"],
+    observed: Bool[Array, "time nodes"],
+    *,
+    centred: bool,
+) -> tuple[Float[Array, "time nodes"], Float[Array, " nodes"]]:
+    """Residuals (zero where missing) and variances over the dates at which each node was observed.
+
+    Not centred: mean squares, sum e^2 / n (base forecasts are taken as unbiased; hts, FoReco).
+    Centred: sum (e - mean)^2 / (n - 1).
+    """
+    count = jnp.sum(observed, axis=0)
+    values = jnp.where(observed, residuals, 0.0)
+    if not centred:
+        return values, jnp.sum(values**2, axis=0) / count
+    mean = jnp.sum(values, axis=0) / count
+    values = jnp.where(observed, residuals - mean, 0.0)
+    return values, jnp.sum(values**2, axis=0) / (count - 1)
+
+
+def sample_cov(
+    residuals: Float[Array, "time nodes"], observed: Bool[Array, "time nodes"], *, centred: bool
+) -> StructuredCov:
+    """The sample covariance as F F', with F = residuals / sqrt(T).
+
+    Where residuals are missing, cov_ij = s_i s_j sum z_i z_j / sqrt(n_i n_j) over the dates with
+    both: its variances are those of each node's own dates and it is positive semidefinite, which
+    pairwise covariances are not; pairs that are rarely seen together are shrunk towards zero.
+    """
+    values, variances = residual_moments(residuals, observed, centred=centred)
+    count = jnp.sum(observed, axis=0) - (1.0 if centred else 0.0)
+    return StructuredCov(jnp.zeros_like(variances), (values / jnp.sqrt(count)).T)
+
+
+def shrunk_cov(
+    residuals: Float[Array, "time nodes"],
+    observed: Bool[Array, "time nodes"],
+    *,
+    centred: bool,
+    shrinkage: Shrinkage = "schafer_strimmer",
+    intensity: Float[Array, ""] | None = None,
+) -> StructuredCov:
+    """lam diag(Sig) + (1 - lam) Sig with Sig the sample covariance; lam estimated unless given.
+
+    Two conventions: mean squares with T (hts, FoReco, bayesRecon), or centred with T - 1
+    (hierarchicalforecast); see `residual_moments`.
+    """
+    sample = sample_cov(residuals, observed, centred=centred)
+    factors = sample.factors
+    assert factors is not None
+    variances = jnp.sum(factors**2, axis=1)
+    if intensity is None:
+        scale = jnp.where(variances > 0, jnp.sqrt(jnp.where(variances > 0, variances, 1.0)), 1.0)
+        num_times = residuals.shape[0]
+        if shrinkage == "oracle":
+            intensity = oracle_intensity(factors, num_times)
+        else:
+            units = factors / scale[:, None]
+            intensity = correlation_intensity(units, num_times, centred=centred)
+    return StructuredCov(intensity * variances, factors, 1.0 - intensity)
+
+
+def squared_entries(rows: Float[Array, "nodes columns"]) -> Float[Array, ""]:
+    """Sum of squares of all entries of F F', by the smaller of F F' and F' F."""
+    gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+    return jnp.sum(gram**2)
+
+
+def correlation_intensity(
+    units: Float[Array, "nodes time"], num_times: int, *, centred: bool
+) -> Float[Array, ""]:
+    """Schafer and Strimmer's (2005) intensity for correlations.
+
+        lam = sum_{i != j} v_ij / sum_{i != j} r_ij^2, within [0, 1],
+        v_ij = (sum_t (z_it z_jt)^2 - T r_ij^2) / (T (T - 1))
+
+    with standardised residuals z and r_ij = mean z_i z_j. `units` are z / sqrt(T), rows of squared
+    length one. Costs O(nodes T min(nodes, T)); never forms v or r.
+    """
+    degrees = num_times - 1 if centred else num_times
+    count = num_times
+    # With z scaled to sum_t z^2 = degrees, r = sum z z / count in both conventions; where residuals
+    # are centred the reference divides r by T though z is standardised with T - 1.
+    ratio = degrees / count
+    own = jnp.sum(units**2, axis=1)
+    all_squares = ratio**2 * (squared_entries(units) - jnp.sum(own**2))
+    fourth = degrees**2 * (jnp.sum(jnp.sum(units**2, axis=0) ** 2) - jnp.sum(units**4))
+    variance = (fourth - count * all_squares) / (count * (count - 1))
+    positive = all_squares > 0
+    ratio = variance / jnp.where(positive, all_squares, 1.0)
+    return jnp.clip(jnp.where(positive, ratio, 1.0), 0.0, 1.0)
+
+
+def oracle_intensity(factors: Float[Array, "nodes time"], num_times: int) -> Float[Array, ""]:
+    """Oracle approximating shrinkage towards the diagonal (Ando and Narita 2022, used by FoReco).
+
+    phi = (tr Sig^2 - sum s_ii^2) / (tr Sig^2 + (tr Sig)^2 - 2 sum s_ii^2),  lam = min(1, 1/(T phi))
+    """
+    own = jnp.sum(factors**2, axis=1)
+    squares, diagonal, trace = squared_entries(factors), jnp.sum(own**2), jnp.sum(own)
+    excess = squares - diagonal
+    total = squares + trace**2 - 2.0 * diagonal
+    positive = excess > 0
+    ratio = total / (num_times * jnp.where(positive, excess, 1.0))
+    return jnp.where(positive, jnp.minimum(ratio, 1.0), 1.0)
