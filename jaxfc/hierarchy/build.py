@@ -72,13 +72,12 @@ def level_codes(
     """Which group of a level each row is in (-1: none), and the names of the groups."""
     named = frame[chosen].notna().to_numpy()
     there = np.all(named, axis=1) if crossing else named[:, -1]
+    rows = frame.loc[there, chosen].astype("string")
+    codes = np.full(len(frame), -1, dtype=np.int64)
+    codes[there] = rows.groupby(chosen, sort=False, dropna=False).ngroup().to_numpy()
     # Empty cells above are no part of a path, so that a sector may hang under nothing.
-    keys = [
-        tuple(str(cell) for cell in row if not pd.isna(cell)) if good else None
-        for row, good in zip(frame[chosen].itertuples(index=False), there, strict=True)
-    ]
-    order = {key: code for code, key in enumerate(dict.fromkeys(k for k in keys if k is not None))}
-    codes = np.array([-1 if key is None else order[key] for key in keys], dtype=np.int64)
+    firsts = rows.drop_duplicates().itertuples(index=False)
+    order = [tuple(cell for cell in row if not pd.isna(cell)) for row in firsts]
     joined = crossing and len(chosen) > 1
     mark = separator if separator is not None else "/"
     plain = separator is None and not joined

@@ -6,8 +6,8 @@ import pandas as pd
 from jax.core import Tracer
 
 from jaxfc.hierarchy.build import check_columns
+from jaxfc.hierarchy.coherent import StepMaps
 from jaxfc.hierarchy.labels import shown
-from jaxfc.hierarchy.method import Method
 from jaxfc.hierarchy.structure import Hierarchy
 from jaxfc.typing import Array, Float
 
@@ -22,39 +22,43 @@ def check_nodes(mean: Float[Array, "horizon nodes"], hierarchy: Hierarchy) -> No
         )
 
 
-def check_sample(
-    values: Array | np.ndarray | pd.DataFrame | None,
-    hierarchy: Hierarchy,
-    name: str,
-    absent: tuple[int, ...],
-) -> tuple[Array | None, Array | None]:
-    """Values in sample and where they are observed: some for every node that has a forecast."""
+def sample_array(
+    values: Array | np.ndarray | pd.DataFrame | None, hierarchy: Hierarchy, name: str
+) -> Array | None:
+    """Values in sample as an array, dates x nodes in the order of the hierarchy."""
     if values is None:
-        return None, None
+        return None
     if isinstance(values, pd.DataFrame):
-        check_columns(values, hierarchy.names)
-        values = values[list(hierarchy.names)].to_numpy(dtype=np.float64)
+        if tuple(values.columns) != hierarchy.names:
+            check_columns(values, hierarchy.names)
+            values = values[list(hierarchy.names)]
+        values = values.to_numpy(dtype=np.float64)
     array = jnp.asarray(values)
     if array.ndim != 2 or array.shape[1] != len(hierarchy.names):
         raise ValueError(
             f"{name} must be (dates, {len(hierarchy.names)} nodes), got {array.shape}."
         )
-    if isinstance(array, Tracer):
-        return array, ~jnp.isnan(array)
-    host = np.asarray(array)
-    if not np.any(np.isnan(host)) and np.all(np.isfinite(host)):
-        return array, jnp.ones(array.shape, dtype=bool)
+    return array
+
+
+def check_sample(
+    values: Array | None, hierarchy: Hierarchy, name: str, missing: Array | None
+) -> None:
+    """Refuses infinities, and nodes without any value that have a base forecast."""
+    if values is None or isinstance(values, Tracer):
+        return
+    host = np.asarray(values)
     infinite = np.any(np.isinf(host), axis=0)
     if np.any(infinite):
         raise ValueError(f"{name} of {shown(names_at(hierarchy, infinite))} are infinite.")
     empty = np.all(np.isnan(host), axis=0)
-    empty[list(absent)] = False
+    if missing is not None:
+        empty[np.asarray(missing)] = False
     if np.any(empty):
         raise ValueError(
             f"{name} of {shown(names_at(hierarchy, empty))} are missing at all dates; drop these "
             f"nodes, name them in missing=, or use a method without {name}."
         )
-    return array, ~jnp.isnan(array)
 
 
 def names_at(hierarchy: Hierarchy, chosen: np.ndarray) -> list[str]:
@@ -102,14 +106,22 @@ def check_feasible(
             )
 
 
-def check_finite(mean: Array, hierarchy: Hierarchy, method: Method) -> None:
-    """Refuses a result that is not finite, and says why that can be."""
-    if isinstance(mean, Tracer) or bool(jnp.all(jnp.isfinite(mean))):
+def check_result(mean: Array, hierarchy: Hierarchy, maps: StepMaps) -> None:
+    """Refuses a result that is not finite, and says why that can be.
+
+    Residuals are looked at only then: one that is infinite, or a node without any, spoils the
+    result, and looking for them takes longer than the reconciliation.
+    """
+    if isinstance(mean, Tracer):
         return
-    bad = names_at(hierarchy, ~np.all(np.isfinite(np.asarray(mean)), axis=0))
+    finite = np.isfinite(np.asarray(mean))
+    if np.all(finite):
+        return
+    check_sample(maps.sample.residuals, hierarchy, "residuals", maps.missing)
+    bad = names_at(hierarchy, ~np.all(finite, axis=0))
     raise ValueError(
-        f"{type(method).__name__} gives no finite forecast of {shown(bad)}: the covariance of the "
-        f"incoherence is singular (fewer dates than aggregates, or nodes without any variance), or "
-        f"proportions divide by zero. Shrink the covariance (MinT('shrink')), give variances, or "
-        f"use TopDown('signed')."
+        f"{type(maps.method).__name__} gives no finite forecast of {shown(bad)}: the covariance of "
+        f"the incoherence is singular (fewer dates than aggregates, or nodes without any "
+        f"variance), or proportions divide by zero. Shrink the covariance (MinT('shrink')), give "
+        f"variances, or use TopDown('signed')."
     )

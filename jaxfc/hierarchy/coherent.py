@@ -52,6 +52,8 @@ class StepMaps(eqx.Module):
         weights = self.summing.weights
         if not self.by_step:
             one = self.mapping(weights, self.mean[0], None, self.method)
+            if rows.ndim == 2:
+                return one.apply_rows(rows)
             return jnp.moveaxis(one.apply(jnp.moveaxis(rows, 1, 0)), 0, 1)
         horizon = rows.shape[0]
         if weights.ndim == 3 and weights.shape[0] != horizon:
@@ -76,11 +78,13 @@ class StepMaps(eqx.Module):
 
 
 def given_by_step(method: Method) -> Method:
-    """Which leaves of a method have a leading axis of steps: covariances given for each."""
-    horizon_cov = getattr(method, "cov", None)
-    return jax.tree.map(
-        lambda leaf: leaf is horizon_cov and eqx.is_array(leaf) and leaf.ndim == 3, method
-    )
+    """Which leaves of a method have a leading axis of steps: covariances given for each, and what
+    the method names itself."""
+    cov = getattr(method, "cov", None)
+    chosen = list(method.leaves_by_step)
+    if cov is not None and cov.ndim == 3:
+        chosen.append(cov)
+    return jax.tree.map(lambda leaf: any(leaf is one for one in chosen), method)
 
 
 class CoherentForecast(Forecast):
@@ -134,6 +138,8 @@ def mapped_cov(maps: StepMaps, cov: Float[Array, "horizon nodes steps nodes"]) -
 
 def mapped_draws(maps: StepMaps, draws: Float[Array, "draws horizon nodes"]) -> Array:
     """M_h applied to every draw."""
+    if not maps.by_step:
+        return maps.apply(draws.reshape(-1, draws.shape[-1])).reshape(draws.shape)
     return jnp.moveaxis(maps.apply(jnp.moveaxis(draws, 0, -1)), -1, 0)
 
 

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.hierarchy.error_cov import StructuredCov, residual_moments
+from jaxfc.hierarchy.error_cov import StructuredCov, mean_squares
 from jaxfc.hierarchy.mapping import AverageMap, BottomUpMap, Mapping, Projection, projection
 from jaxfc.hierarchy.method import Method, Step
 from jaxfc.hierarchy.summing import Summing
@@ -46,8 +46,7 @@ class LevelConditional(Method):
 
     def conditional(self, step: Step, level: str) -> Mapping:
         """The map of one level."""
-        residuals, observed = step.residuals("LevelConditional")
-        variances = residual_moments(residuals, observed, centred=False)[1]
+        variances = mean_squares(step.errors("LevelConditional"))
         summing = step.summing
         chosen = np.array(step.labels.at_level(level))
         if chosen[0] >= summing.num_aggregates:

@@ -22,6 +22,10 @@ class Mapping(eqx.Module):
     def apply(self, nodes: Float[Array, "nodes *rest"]) -> Float[Array, "nodes *rest"]:
         """M y; nodes lead, other axes are carried along."""
 
+    def apply_rows(self, rows: Float[Array, "rows nodes"]) -> Float[Array, "rows nodes"]:
+        """M y for every row of data."""
+        return self.apply(rows.T).T
+
     def matrix(self, num_nodes: int) -> Float[Array, "nodes nodes"]:
         """M as a matrix."""
         return self.apply(jnp.eye(num_nodes))
@@ -131,6 +135,18 @@ class Projection(Mapping):
             moved = moved.at[self.missing].set(-solved[kept:])
         # Aggregates are summed once more, so that they add up to the last digit.
         return self.summing.coherent(moved[split:])
+
+    def apply_rows(self, rows: Float[Array, "rows nodes"]) -> Float[Array, "rows nodes"]:
+        # A matrix A that is no larger than the data beats scattered sums, and needs no transposes.
+        split, fixed = self.summing.num_aggregates, self.immutable.shape[0]
+        if rows.shape[0] < split or fixed or self.missing.shape[0]:
+            return self.apply(rows.T).T
+        matrix = self.summing.matrix()
+        gaps = rows[:, :split] - rows[:, split:] @ matrix.T
+        solved = self.multipliers(gaps.T).T
+        pull = jnp.concatenate([solved, -solved @ matrix], axis=1)
+        bottom = (rows - self.cov.times_rows(pull))[:, split:]
+        return jnp.concatenate([bottom @ matrix.T, bottom], axis=1)
 
 
 def projection(

@@ -3,21 +3,20 @@
 import abc
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from jaxfc.hierarchy.error_cov import ErrorCov
 from jaxfc.hierarchy.labels import Labels
 from jaxfc.hierarchy.mapping import Mapping
 from jaxfc.hierarchy.summing import Summing
-from jaxfc.typing import Array, Bool, Float, Int
+from jaxfc.typing import Array, Float, Int
 
 
 class Sample(eqx.Module):
-    """What is known in sample: residuals and values of the nodes, and where they were observed."""
+    """What is known in sample: residuals and values of the nodes; NaN where not observed."""
 
     residuals: Float[Array, "time nodes"] | None
-    residuals_observed: Bool[Array, "time nodes"] | None
     values: Float[Array, "dates nodes"] | None
-    values_observed: Bool[Array, "dates nodes"] | None
 
 
 class Step(eqx.Module):
@@ -31,23 +30,28 @@ class Step(eqx.Module):
     missing: Int[Array, " missing"] | None
     labels: Labels = eqx.field(static=True)
 
-    def residuals(self, method: str) -> tuple[Array, Array]:
-        """Residuals in sample, or an error that says who needs them."""
-        if self.sample.residuals is None or self.sample.residuals_observed is None:
+    def errors(self, method: str) -> Float[Array, "time nodes"]:
+        """Residuals in sample, NaN where missing, or an error that says who needs them."""
+        if self.sample.residuals is None:
             raise ValueError(
                 f"{method} needs the errors of the base forecasts in sample: give residuals= "
                 f"(dates x nodes, NaN where missing)."
             )
-        return self.sample.residuals, self.sample.residuals_observed
+        return self.sample.residuals
+
+    def residuals(self, method: str) -> tuple[Array, Array]:
+        """Residuals in sample and where they are observed."""
+        errors = self.errors(method)
+        return errors, ~jnp.isnan(errors)
 
     def values(self, method: str) -> tuple[Array, Array]:
-        """Values in sample, or an error that says who needs them."""
-        if self.sample.values is None or self.sample.values_observed is None:
+        """Values in sample and where they are observed."""
+        if self.sample.values is None:
             raise ValueError(
                 f"{method} needs the values of the nodes in sample: give history= (dates x nodes, "
                 f"NaN where missing)."
             )
-        return self.sample.values, self.sample.values_observed
+        return self.sample.values, ~jnp.isnan(self.sample.values)
 
 
 class Method(eqx.Module):
@@ -72,6 +76,11 @@ class Method(eqx.Module):
     def needs_forecast_cov(self) -> bool:
         """Whether the covariance of the base forecast enters."""
         return False
+
+    @property
+    def leaves_by_step(self) -> tuple[Array, ...]:
+        """Arrays of the method that have a leading axis of steps."""
+        return ()
 
     def check(self, summing: Summing, labels: Labels) -> None:
         """Refuses options that the hierarchy contradicts; host side, before anything runs."""

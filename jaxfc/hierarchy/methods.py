@@ -10,7 +10,7 @@ from jaxfc.hierarchy.error_cov import (
     DenseCov,
     ErrorCov,
     StructuredCov,
-    residual_moments,
+    mean_squares,
     sample_cov,
     shrunk_cov,
 )
@@ -79,8 +79,7 @@ class WLS(GLS):
             return StructuredCov(jnp.where(squares > 0, squares, 1.0))
         if self.variances is not None:
             return StructuredCov(self.variances)
-        residuals, observed = step.residuals("WLS('variance')")
-        return StructuredCov(residual_moments(residuals, observed, centred=False)[1])
+        return StructuredCov(mean_squares(step.errors("WLS('variance')")))
 
 
 class MinT(GLS):

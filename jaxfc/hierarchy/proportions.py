@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.hierarchy.error_cov import residual_moments
+from jaxfc.hierarchy.error_cov import mean_squares
 from jaxfc.hierarchy.mapping import Mapping, ShareMap
 from jaxfc.hierarchy.method import Method, Step
 from jaxfc.hierarchy.tree import SignedMap, forecast_shares, tree_of
@@ -79,8 +79,7 @@ def downwards(step: Step, kept: np.ndarray, proportions: str, name: str) -> Mapp
     sources = np.where(covered, chosen, own)
     all_kept = jnp.asarray(np.concatenate([kept, own[~covered]]))
     if proportions == "signed":
-        residuals, observed = step.residuals(f"{name}('signed')")
-        _, variances = residual_moments(residuals, observed, centred=False)
+        variances = mean_squares(step.errors(f"{name}('signed')"))
         return SignedMap(summing, tree_of(summing, labels), variances, all_kept)
     if proportions == "forecast_proportions":
         tree = tree_of(summing, labels)

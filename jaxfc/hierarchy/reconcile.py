@@ -8,13 +8,20 @@ forecasts, covariances and weights. What is wrong with names and values is said 
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax.core import Tracer
 
 from jaxfc.forecast import Forecast, GaussianForecast
-from jaxfc.hierarchy.checks import check_feasible, check_finite, check_nodes, check_sample
+from jaxfc.hierarchy.checks import (
+    check_feasible,
+    check_nodes,
+    check_result,
+    check_sample,
+    sample_array,
+)
 from jaxfc.hierarchy.coherent import StepMaps, mapped_forecast, step_covs
 from jaxfc.hierarchy.method import Method, Sample
 from jaxfc.hierarchy.structure import Hierarchy
@@ -58,7 +65,7 @@ def reconcile(
     if maps.missing is not None:
         forecast = without_missing(forecast, maps.missing)
     result = run(forecast, maps)
-    check_finite(result.mean, hierarchy, method)
+    check_result(result.mean, hierarchy, maps)
     return result
 
 
@@ -75,7 +82,7 @@ def reconcile_means(
     """Coherent means from base means; arguments and errors as `reconcile`."""
     maps = step_maps(None, mean, hierarchy, method, residuals, history, immutable, missing)
     result = run_means(maps)
-    check_finite(result, hierarchy, method)
+    check_result(result, hierarchy, maps)
     return result
 
 
@@ -85,7 +92,7 @@ def run(forecast: Forecast, maps: StepMaps) -> Forecast:
     return mapped_forecast(forecast, maps)
 
 
-@eqx.filter_jit
+@jax.jit
 def run_means(maps: StepMaps) -> Array:
     """The compiled part for means alone."""
     return maps.apply(maps.mean)
@@ -115,6 +122,8 @@ def step_maps(
         )
     if fixed or absent:
         check_feasible(hierarchy, fixed, absent)
+    values = sample_array(history, hierarchy, "history")
+    check_sample(values, hierarchy, "history", jnp.asarray(absent, int) if absent else None)
     covs = None
     if method.needs_forecast_cov:
         if forecast is None:
@@ -127,7 +136,10 @@ def step_maps(
         summing=hierarchy.summing,
         mean=mean,
         covs=covs,
-        sample=sample_of(hierarchy, residuals, history, absent),
+        sample=Sample(
+            residuals=sample_array(residuals, hierarchy, "residuals"),
+            values=values,
+        ),
         immutable=jnp.asarray(fixed, dtype=jnp.int32) if fixed else None,
         missing=jnp.asarray(absent, dtype=jnp.int32) if absent else None,
         labels=labels,
@@ -150,15 +162,6 @@ def missing_nodes(mean: Array, hierarchy: Hierarchy, missing: Nodes | None) -> t
             f"only; give missing=({hierarchy.names[node]!r},) to do without it at all steps."
         )
     return tuple(int(i) for i in np.flatnonzero(np.all(gone, axis=0)))
-
-
-def sample_of(
-    hierarchy: Hierarchy, residuals: History, history: History, absent: tuple[int, ...]
-) -> Sample:
-    """Residuals and values in sample as arrays with masks."""
-    errors, known_errors = check_sample(residuals, hierarchy, "residuals", absent)
-    values, known_values = check_sample(history, hierarchy, "history", absent)
-    return Sample(errors, known_errors, values, known_values)
 
 
 def without_missing(forecast: Forecast, missing: Array) -> Forecast:

@@ -92,8 +92,10 @@ class Summing(eqx.Module):
         return jnp.concatenate([self.scatter(self.weights**2), jnp.ones(self.num_bottom)])
 
     def matrix(self) -> Float[Array, "aggregates bottom"]:
-        """A as a matrix, for small hierarchies and tests."""
-        return self.aggregates(jnp.eye(self.num_bottom, dtype=self.weights.dtype))
+        """A as a matrix, where it is no larger than the data that it multiplies."""
+        empty = jnp.zeros((self.num_aggregates + 1, self.num_bottom), self.weights.dtype)
+        columns = jnp.broadcast_to(jnp.arange(self.num_bottom), self.groups.shape)
+        return empty.at[self.groups, columns].add(self.weights)[:-1]
 
 
 def averaging(
