@@ -11,7 +11,8 @@ warmed-up calls, compilation apart, ours and theirs in turn in one process.
 Table `reconcile_arrays`: `reconcile_means` against `BottomUp/MinTrace.fit_predict` on arrays. Table
 `reconcile_frames`: from data frames to a data frame, against `HierarchicalReconciliation`. Table
 `reconcile_origins`: 250 rolling origins of 1000 series, ours in one program, theirs in a loop.
-Table `reconcile_memory`: 100 000 series, shrunk covariance, in a process of its own.
+Table `reconcile_memory`: 100 000 series, shrunk covariance, in a process of its own. With
+`--accelerator`: the origins, ours alone, wall time on the device that JAX finds.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from jaxfc.hierarchy import OLS, WLS, Hierarchy, Method, MinT, reconcile_means
 
 jax.config.update("jax_enable_x64", True)
 HORIZON, NUM_TIMES, NUM_SECTORS = 12, 500, 11
+# Windows at a time: one on a CPU, whose caches hold one; a batch on an accelerator.
+BATCH = None if jax.default_backend() == "cpu" else 50
 METHODS: dict[str, tuple[Method, dict[str, str]]] = {
     "ols": (OLS(), {"method": "ols"}),
     "wls_var": (WLS("variance"), {"method": "wls_var"}),
@@ -187,16 +190,19 @@ def frame_row(num_bottom: int, name: str) -> dict[str, object]:
     }
 
 
-def origins_row(name: str, num_origins: int, num_bottom: int = 1000) -> dict[str, object]:
-    """Rolling origins, windows of 500 errors; theirs timed on a tenth of them."""
+def rolling_world(num_origins: int, num_bottom: int) -> tuple[Hierarchy, jax.Array, jax.Array]:
+    """Base forecasts of all origins, and one run of errors of which each sees a window."""
     hierarchy, _, values, fitted, base = world(num_bottom)
     rng = np.random.default_rng(1)
     total = NUM_TIMES + num_origins - 1
-    errors = np.resize(values - fitted, (total, values.shape[1])) * rng.uniform(
-        0.5, 1.5, (total, 1)
-    )
+    scale = rng.uniform(0.5, 1.5, (total, 1))
+    errors = np.resize(values - fitted, (total, values.shape[1])) * scale
     means = base[None] * rng.uniform(0.5, 1.5, (num_origins, 1, 1))
-    data, ahead = jnp.asarray(errors), jnp.asarray(means)
+    return hierarchy, jnp.asarray(means), jnp.asarray(errors)
+
+
+def rolling_program(name: str):
+    """All origins in one program."""
     method = METHODS[name][0]
 
     @jax.jit
@@ -215,8 +221,38 @@ def origins_row(name: str, num_origins: int, num_bottom: int = 1000) -> dict[str
             window = jax.lax.dynamic_slice_in_dim(data, start, NUM_TIMES)
             return reconcile_means(mean, hierarchy, method, residuals=window)
 
-        return jax.lax.map(one, (ahead, jnp.arange(num_origins)))
+        return jax.lax.map(one, (ahead, jnp.arange(len(ahead))), batch_size=BATCH)
 
+    return ours
+
+
+def accelerator_row(name: str, num_origins: int, num_bottom: int = 1000) -> dict[str, object]:
+    """Ours alone: wall seconds of a warmed-up call for all origins, on whatever device there is."""
+    hierarchy, ahead, data = rolling_world(num_origins, num_bottom)
+    ours = rolling_program(name)
+    start = time.perf_counter()
+    jax.block_until_ready(ours(ahead, data, hierarchy))
+    first = time.perf_counter() - start
+    taken = []
+    for _ in range(10):
+        start = time.perf_counter()
+        jax.block_until_ready(ours(ahead, data, hierarchy))
+        taken.append(time.perf_counter() - start)
+    return {
+        "device": jax.devices()[0].device_kind,
+        "origins": num_origins,
+        "series": num_bottom,
+        "method": name,
+        "wall_s": float(np.median(taken)),
+        "first_call_s": first,
+    }
+
+
+def origins_row(name: str, num_origins: int, num_bottom: int = 1000) -> dict[str, object]:
+    """Rolling origins, windows of 500 errors; theirs timed on a tenth of them."""
+    hierarchy, ahead, data = rolling_world(num_origins, num_bottom)
+    ours = rolling_program(name)
+    errors, means = np.asarray(data), np.asarray(ahead)
     start = time.process_time()
     mine = np.asarray(ours(ahead, data, hierarchy))
     first = time.process_time() - start
@@ -272,7 +308,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--memory", type=int, help="only the table of memory, for so many series")
+    parser.add_argument("--accelerator", action="store_true", help="ours alone, wall time")
     options = parser.parse_args()
+    if options.accelerator:
+        cases = [(250, 1000), (250, 5000)]
+        rows = [accelerator_row(name, *case) for case in cases for name in METHODS]
+        report("reconcile_accelerator", rows, save=options.save)
+        return
     if options.memory:
         report("reconcile_memory", [memory_row(options.memory)], save=options.save)
         return

@@ -49,6 +49,18 @@ from jaxfc.factors import (
 from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
 from jaxfc.frames import read_table
 from jaxfc.fredmd import read_fredmd
+from jaxfc.hierarchy import (
+    ERM,
+    OLS,
+    WLS,
+    BottomUp,
+    Hierarchy,
+    LevelConditional,
+    MiddleOut,
+    MinT,
+    TopDown,
+    reconcile,
+)
 from jaxfc.impact import impact
 from jaxfc.inversion import invert
 from jaxfc.model import Fitted, Model
@@ -90,11 +102,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EM",
+    "ERM",
+    "OLS",
     "PCA",
     "PPCA",
     "RESULTS",
+    "WLS",
     "AutoregressiveErrors",
     "Blocks",
+    "BottomUp",
     "ClosedForm",
     "Difference",
     "DynamicFactorModel",
@@ -107,13 +123,17 @@ __all__ = [
     "Forecast",
     "GaussianForecast",
     "Growth",
+    "Hierarchy",
     "IndependentErrors",
     "KalmanMoments",
     "Level",
+    "LevelConditional",
     "LinearEquations",
     "Local",
     "Log",
     "LogDifference",
+    "MiddleOut",
+    "MinT",
     "Model",
     "News",
     "Nowcasts",
@@ -133,6 +153,7 @@ __all__ = [
     "Study",
     "StudyResult",
     "TimeVarying",
+    "TopDown",
     "Track",
     "Trajectories",
     "TwoStepEM",
@@ -168,6 +189,7 @@ __all__ = [
     "read_fredmd",
     "read_study",
     "read_table",
+    "reconcile",
     "replicate",
     "residual_corr",
     "residual_tests",

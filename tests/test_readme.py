@@ -110,6 +110,7 @@ def test_python_blocks_run_in_order():
         "evaluation.md",
         "trading.md",
         "volatility.md",
+        "hierarchy.md",
     ],
 )
 def test_documentation_examples_run(page):

@@ -63,15 +63,16 @@ class RegressionMap(Mapping):
 
 
 class AverageMap(Mapping):
-    """The mean of several maps: combined conditional coherence."""
+    """The mean of several maps, with equal weights or given ones that sum to one."""
 
     maps: tuple[Mapping, ...]
+    weights: Float[Array, " maps"] | None = None
 
     def apply(self, nodes: Float[Array, "nodes *rest"]) -> Float[Array, "nodes *rest"]:
-        total = self.maps[0].apply(nodes)
-        for one in self.maps[1:]:
-            total = total + one.apply(nodes)
-        return total / len(self.maps)
+        results = jnp.stack([one.apply(nodes) for one in self.maps])
+        if self.weights is None:
+            return jnp.mean(results, axis=0)
+        return jnp.tensordot(self.weights, results, axes=1)
 
 
 class ChainMap(Mapping):
