@@ -111,6 +111,8 @@ def test_python_blocks_run_in_order():
         "trading.md",
         "volatility.md",
         "hierarchy.md",
+        "temporal.md",
+        "regimes.md",
     ],
 )
 def test_documentation_examples_run(page):
