@@ -121,7 +121,7 @@ def check_result(mean: Array, hierarchy: Hierarchy, maps: StepMaps) -> None:
     bad = names_at(hierarchy, ~np.all(finite, axis=0))
     raise ValueError(
         f"{type(maps.method).__name__} gives no finite forecast of {shown(bad)}: the covariance of "
-        f"the incoherence is singular (fewer dates than aggregates, or nodes without any "
-        f"variance), or proportions divide by zero. Shrink the covariance (MinT('shrink')), give "
-        f"variances, or use TopDown('signed')."
+        f"the incoherence is singular (fewer dates than aggregates, nodes without any variance, "
+        f"residuals that add up themselves), bounds cannot be met, or proportions divide by zero. "
+        f"Shrink the covariance (MinT('shrink')), give variances, use TopDown('signed')."
     )
