@@ -29,10 +29,11 @@ def sample_array(
     if values is None:
         return None
     if isinstance(values, pd.DataFrame):
-        if tuple(values.columns) != hierarchy.names:
-            check_columns(values, hierarchy.names)
-            values = values[list(hierarchy.names)]
-        values = values.to_numpy(dtype=np.float64)
+        frame = values
+        if tuple(frame.columns) != hierarchy.names:
+            check_columns(frame, hierarchy.names)
+            frame = frame.loc[:, list(hierarchy.names)]
+        values = frame.to_numpy(dtype=np.float64)
     array = jnp.asarray(values)
     if array.ndim != 2 or array.shape[1] != len(hierarchy.names):
         raise ValueError(
