@@ -10,6 +10,7 @@ import pytest
 import jaxfc
 from jaxfc import model as model_module
 from jaxfc.evaluation.benchmarks import benchmark_models
+from jaxfc.hierarchy import HierarchicalVAR
 from jaxfc.results import is_okay
 from jaxfc.volatility import GARCH, RiskMetrics, VarianceModel, ZeroMean
 
@@ -23,6 +24,7 @@ MODELS = {
     ),
     "ARCH(1)": VarianceModel(GARCH(1, 0), mean=ZeroMean()),
     "RiskMetrics": VarianceModel(RiskMetrics()),
+    "hierarchical VAR": HierarchicalVAR([0, 0, 1, 1], 2, [1.0, 2.0, 1.0, 1.0]),
     **benchmark_models(),
 }
 HORIZON = 3

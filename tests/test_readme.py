@@ -113,6 +113,7 @@ def test_python_blocks_run_in_order():
         "hierarchy.md",
         "temporal.md",
         "regimes.md",
+        "exposures.md",
     ],
 )
 def test_documentation_examples_run(page):

@@ -170,7 +170,10 @@ def mean_squares_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arr
 
 
 def sample_cov(
-    residuals: Float[Array, "time nodes"], observed: Bool[Array, "time nodes"], *, centred: bool
+    residuals: Float[Array, "time nodes"],
+    observed: Bool[Array, "time nodes"] | None,
+    *,
+    centred: bool,
 ) -> StructuredCov:
     """The sample covariance as F F', with F = residuals / sqrt(T).
 
@@ -178,14 +181,41 @@ def sample_cov(
     both: its variances are those of each node's own dates and it is positive semidefinite, which
     pairwise covariances are not; pairs that are rarely seen together are shrunk towards zero.
     """
-    values, variances = residual_moments(residuals, observed, centred=centred)
-    count = jnp.sum(observed, axis=0) - (1.0 if centred else 0.0)
-    return StructuredCov(jnp.zeros_like(variances), (values / jnp.sqrt(count)).T)
+    factors = scaled_residuals(residuals, observed, centred=centred)
+    return StructuredCov(jnp.zeros(factors.shape[0], factors.dtype), factors)
+
+
+def scaled_residuals(
+    residuals: Float[Array, "time nodes"],
+    observed: Bool[Array, "time nodes"] | None,
+    *,
+    centred: bool,
+) -> Float[Array, "nodes time"]:
+    """F = residuals / sqrt(n), or centred / sqrt(n - 1), zero where missing: Sig = F F'.
+
+    Without `observed` NaN is missing. Masks are formed only where something is.
+    """
+    lost = 1.0 if centred else 0.0
+    if observed is None:
+        whole = jnp.all(jnp.isfinite(jnp.einsum("ti,ti->i", residuals, residuals)))
+    else:
+        whole = jnp.all(observed)
+
+    def with_holes(residuals: Array) -> Array:
+        seen = ~jnp.isnan(residuals) if observed is None else observed
+        values, _ = residual_moments(residuals, seen, centred=centred)
+        return (values / jnp.sqrt(jnp.sum(seen, axis=0) - lost)).T
+
+    def complete(residuals: Array) -> Array:
+        values = residuals - jnp.mean(residuals, axis=0) if centred else residuals
+        return values.T / jnp.sqrt(residuals.shape[0] - lost)
+
+    return jax.lax.cond(whole, complete, with_holes, residuals)
 
 
 def shrunk_cov(
     residuals: Float[Array, "time nodes"],
-    observed: Bool[Array, "time nodes"],
+    observed: Bool[Array, "time nodes"] | None,
     *,
     centred: bool,
     shrinkage: Shrinkage = "schafer_strimmer",
@@ -196,9 +226,7 @@ def shrunk_cov(
     Two conventions: mean squares with T (hts, FoReco, bayesRecon), or centred with T - 1
     (hierarchicalforecast); see `residual_moments`.
     """
-    sample = sample_cov(residuals, observed, centred=centred)
-    factors = sample.factors
-    assert factors is not None
+    factors = scaled_residuals(residuals, observed, centred=centred)
     variances = jnp.sum(factors**2, axis=1)
     if intensity is None:
         scale = jnp.where(variances > 0, jnp.sqrt(jnp.where(variances > 0, variances, 1.0)), 1.0)
@@ -207,30 +235,40 @@ def shrunk_cov(
             intensity = oracle_intensity(factors, num_times)
         else:
             units = factors / scale[:, None]
-            intensity = correlation_intensity(units, num_times, centred=centred)
+            num_varying = jnp.sum(variances > 0)
+            intensity = correlation_intensity(units, num_times, num_varying, centred=centred)
     return StructuredCov(intensity * variances, factors, 1.0 - intensity)
 
 
-def squared_entries(rows: Float[Array, "nodes columns"]) -> Float[Array, ""]:
-    """Sum of squares of all entries of F F', by the smaller of F F' and F' F.
+def squared_entries(rows: Float[Array, "nodes columns"]) -> tuple[Array, Float[Array, " columns"]]:
+    """Sum of squares of all entries of F F', and the diagonal of F' F.
 
-    The product is symmetric: blocks below its diagonal are formed once, 0.6 of the work.
+    By the smaller of F F' and F' F; the product is symmetric, so that blocks below its diagonal are
+    formed once: 0.6 of the work.
     """
-    if rows.shape[0] > rows.shape[1]:
-        rows = rows.T
-    num_rows = rows.shape[0]
+    by_columns = rows.shape[0] > rows.shape[1]
+    sides = rows.T if by_columns else rows
+    num_rows = sides.shape[0]
     edges = [num_rows * i // NUM_BLOCKS for i in range(NUM_BLOCKS + 1)]
-    blocks = [rows[a:b] for a, b in itertools.pairwise(edges) if b > a]
-    total = jnp.zeros((), rows.dtype)
+    blocks = [sides[a:b] for a, b in itertools.pairwise(edges) if b > a]
+    total, diagonals = jnp.zeros((), rows.dtype), []
     for i, one in enumerate(blocks):
-        for j, other in enumerate(blocks[: i + 1]):
+        for other in blocks[:i]:
             gram = one @ other.T
-            total = total + (1.0 if i == j else 2.0) * jnp.sum(gram * gram)
-    return total
+            total = total + 2.0 * jnp.sum(gram * gram)
+        gram = one @ one.T
+        total = total + jnp.sum(gram * gram)
+        diagonals.append(jnp.diagonal(gram))
+    own = jnp.concatenate(diagonals) if by_columns else jnp.sum(rows**2, axis=0)
+    return total, own
 
 
 def correlation_intensity(
-    units: Float[Array, "nodes time"], num_times: int, *, centred: bool
+    units: Float[Array, "nodes time"],
+    num_times: int,
+    num_varying: Array | None = None,
+    *,
+    centred: bool,
 ) -> Float[Array, ""]:
     """Schafer and Strimmer's (2005) intensity for correlations.
 
@@ -245,9 +283,11 @@ def correlation_intensity(
     # With z scaled to sum_t z^2 = degrees, r = sum z z / count in both conventions; where residuals
     # are centred the reference divides r by T though z is standardised with T - 1.
     ratio = degrees / count
-    own = jnp.sum(units**2, axis=1)
-    all_squares = ratio**2 * (squared_entries(units) - jnp.sum(own**2))
-    fourth = degrees**2 * (jnp.sum(jnp.sum(units**2, axis=0) ** 2) - jnp.sum(units**4))
+    squares, by_time = squared_entries(units)
+    # Rows have squared length one, but for nodes without any variance.
+    num_varying = jnp.sum(jnp.any(units != 0.0, axis=1)) if num_varying is None else num_varying
+    all_squares = ratio**2 * (squares - num_varying)
+    fourth = degrees**2 * (jnp.sum(by_time**2) - jnp.sum(units**4))
     variance = (fourth - count * all_squares) / (count * (count - 1))
     positive = all_squares > 0
     ratio = variance / jnp.where(positive, all_squares, 1.0)
@@ -260,7 +300,7 @@ def oracle_intensity(factors: Float[Array, "nodes time"], num_times: int) -> Flo
     phi = (tr Sig^2 - sum s_ii^2) / (tr Sig^2 + (tr Sig)^2 - 2 sum s_ii^2),  lam = min(1, 1/(T phi))
     """
     own = jnp.sum(factors**2, axis=1)
-    squares, diagonal, trace = squared_entries(factors), jnp.sum(own**2), jnp.sum(own)
+    squares, diagonal, trace = squared_entries(factors)[0], jnp.sum(own**2), jnp.sum(own)
     excess = squares - diagonal
     total = squares + trace**2 - 2.0 * diagonal
     positive = excess > 0

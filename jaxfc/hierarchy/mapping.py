@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.hierarchy.error_cov import ErrorCov
-from jaxfc.hierarchy.summing import Summing
+from jaxfc.hierarchy.summing import EXACT, Summing
 from jaxfc.typing import Array, Float, Int
 
 
@@ -143,11 +143,11 @@ class Projection(Mapping):
         if rows.shape[0] < split or fixed or self.missing.shape[0]:
             return self.apply(rows.T).T
         matrix = self.summing.matrix()
-        gaps = rows[:, :split] - rows[:, split:] @ matrix.T
+        gaps = rows[:, :split] - jnp.matmul(rows[:, split:], matrix.T, precision=EXACT)
         solved = self.multipliers(gaps.T).T
-        pull = jnp.concatenate([solved, -solved @ matrix], axis=1)
+        pull = jnp.concatenate([solved, -jnp.matmul(solved, matrix, precision=EXACT)], axis=1)
         bottom = (rows - self.cov.times_rows(pull))[:, split:]
-        return jnp.concatenate([bottom @ matrix.T, bottom], axis=1)
+        return jnp.concatenate([jnp.matmul(bottom, matrix.T, precision=EXACT), bottom], axis=1)
 
 
 def projection(

@@ -132,12 +132,12 @@ class MinT(GLS):
             return step.cov
         if self.cov is not None:
             return DenseCov(self.cov)
-        residuals, observed = step.residuals(f"MinT({self.kind!r})")
+        errors = step.errors(f"MinT({self.kind!r})")
         if self.kind == "sample":
-            return sample_cov(residuals, observed, centred=self.centred)
+            return sample_cov(errors, None, centred=self.centred)
         return shrunk_cov(
-            residuals,
-            observed,
+            errors,
+            None,
             centred=self.centred,
             shrinkage="oracle" if self.kind == "oracle" else "schafer_strimmer",
             intensity=self.intensity,

@@ -9,6 +9,7 @@ S = [A; I] it is y = S b. Everything costs O(L bottom) for each row of data. L i
 levels of a tree, and at most the number of aggregates for constraints of any kind.
 """
 
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -16,6 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.typing import Array, Float, Int
+
+# Sums must add up to the last digit: accelerators would round the factors of a product.
+EXACT = jax.lax.Precision.HIGHEST
 
 
 class Summing(eqx.Module):
@@ -44,11 +48,15 @@ class Summing(eqx.Module):
 
     def aggregates(self, bottom: Float[Array, "bottom *rest"]) -> Float[Array, "aggregates *rest"]:
         """A b; series lead, so that rows of other axes lie together."""
+        if self.matrix_is_smaller(bottom):
+            return jnp.tensordot(self.matrix(), bottom, axes=1, precision=EXACT)
         weights = self.weights.reshape(*self.weights.shape, *(1,) * (bottom.ndim - 1))
         return self.scatter(weights * bottom)
 
     def spread(self, upper: Float[Array, "aggregates *rest"]) -> Float[Array, "bottom *rest"]:
         """A' u."""
+        if self.matrix_is_smaller(upper):
+            return jnp.tensordot(self.matrix().T, upper, axes=1, precision=EXACT)
         padded = jnp.concatenate([upper, jnp.zeros((1, *upper.shape[1:]), upper.dtype)])
         total = None
         for groups, weights in zip(self.groups, self.weights, strict=True):
@@ -90,6 +98,10 @@ class Summing(eqx.Module):
     def row_squares(self) -> Float[Array, " nodes"]:
         """diag(S S'): variances of the nodes if bottom series are independent with variance 1."""
         return jnp.concatenate([self.scatter(self.weights**2), jnp.ones(self.num_bottom)])
+
+    def matrix_is_smaller(self, data: Array) -> bool:
+        """Whether A is no larger than the data: then a product beats scattered sums."""
+        return data.ndim > 1 and math.prod(data.shape[1:]) >= self.num_aggregates > 0
 
     def matrix(self) -> Float[Array, "aggregates bottom"]:
         """A as a matrix, where it is no larger than the data that it multiplies."""
