@@ -39,6 +39,11 @@ class RESULTS(optx.RESULTS):  # pyright: ignore
         "that is a combination of others, or pairs of series with few common dates. Use "
         "target=LinearShrinkage() or NonlinearShrinkage(), drop series, or lengthen the sample."
     )
+    empty_regime = (
+        "A regime holds fewer than two rows in expectation, so its mean and covariance are those "
+        "of its prior, or of an outlier. Ask for fewer regimes, more starts (num_starts), heavier "
+        "tails (StudentTails()) or a stronger prior."
+    )
 
 
 def is_okay(result: RESULTS) -> jax.Array:

@@ -11,6 +11,7 @@ from jaxfc.compose.residuals import (
     VolatilityScaled,
 )
 from jaxfc.compose.returns import FactorARX, FittedFactorARX, SizeSelection
+from jaxfc.compose.switching_corr import FittedSwitchingCorrelation, SwitchingCorrelation
 from jaxfc.compose.trajectories import Trajectories
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     "FactorVolatilityForecast",
     "FittedFactorARX",
     "FittedFactorDCC",
+    "FittedSwitchingCorrelation",
     "NormalResiduals",
     "Residuals",
     "SizeSelection",
     "Sizes",
+    "SwitchingCorrelation",
     "Trajectories",
     "VolatilityScaled",
 ]
