@@ -25,6 +25,15 @@ from jaxfc.evaluation.conformal import (
 )
 from jaxfc.evaluation.coverage_table import coverage_table
 from jaxfc.evaluation.durations import christoffersen_pelletier
+from jaxfc.evaluation.hierarchy_scores import (
+    basis_log_score,
+    level_table,
+    pit_by_level,
+    rmsse,
+    scaled_crps,
+    scaled_crps_by_level,
+    squared_scale,
+)
 from jaxfc.evaluation.intervals import (
     interval_outliers,
     interval_score,
@@ -42,6 +51,13 @@ from jaxfc.evaluation.multiple import (
     model_confidence_set,
     superior_predictive_ability,
 )
+from jaxfc.evaluation.multivariate import (
+    energy_score,
+    joint_log_score,
+    joint_pit,
+    rank_histogram,
+    variogram_score,
+)
 from jaxfc.evaluation.overfitting import Overfitting, backtest_overfitting
 from jaxfc.evaluation.performance import (
     Performance,
@@ -52,6 +68,7 @@ from jaxfc.evaluation.performance import (
     sortino_ratio,
 )
 from jaxfc.evaluation.performance_table import performance_table
+from jaxfc.evaluation.portfolio_tail import PortfolioTail, portfolio_tail
 from jaxfc.evaluation.scores import (
     coverage,
     crps_draws,
@@ -96,12 +113,14 @@ __all__ = [
     "ModelConfidenceSet",
     "Overfitting",
     "Performance",
+    "PortfolioTail",
     "QuantileTracker",
     "SharpeDifference",
     "SuperiorAbility",
     "acerbi_szekely",
     "automatic_lags",
     "backtest_overfitting",
+    "basis_log_score",
     "benchmark_models",
     "berkowitz",
     "block_indices",
@@ -115,6 +134,7 @@ __all__ = [
     "deflated_sharpe",
     "diebold_mariano",
     "difference_t_statistic",
+    "energy_score",
     "engle_manganelli",
     "ewma_volatility",
     "expected_maximum_sharpe",
@@ -123,7 +143,10 @@ __all__ = [
     "interval_outliers",
     "interval_score",
     "jobson_korkie",
+    "joint_log_score",
+    "joint_pit",
     "joint_tail_score",
+    "level_table",
     "log_score_draws",
     "log_score_gaussian",
     "long_run_cov",
@@ -137,20 +160,28 @@ __all__ = [
     "outliers",
     "performance",
     "performance_table",
+    "pit_by_level",
     "pit_draws",
     "pit_gaussian",
     "pit_kolmogorov",
     "pit_uniformity",
+    "portfolio_tail",
     "probabilistic_sharpe",
     "quantile_score",
+    "rank_histogram",
     "rmse",
+    "rmsse",
+    "scaled_crps",
+    "scaled_crps_by_level",
     "sharpe_difference",
     "sharpe_ratio",
     "sortino_ratio",
+    "squared_scale",
     "superior_predictive_ability",
     "tail_violations",
     "unconditional_coverage",
     "value_at_risk",
+    "variogram_score",
     "violation_independence",
     "volatility_scaled",
 ]
