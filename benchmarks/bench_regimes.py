@@ -10,7 +10,7 @@ that its `fit_em` calls, put under one `jit` here. `fit_em_step` is a step of it
 called, a call of 20 steps over 20: each call compiles anew. `compile_s` is what a program of one
 step takes to compile. `holes` is our step when 5 % of the cells are missing, which dynamax cannot
 take (its likelihood is NaN); `loglik_gap` is that of the log-likelihoods at the start. With
-`--accelerator`: 20 steps of one panel and of 64, ours alone, wall time on the device that JAX finds.
+`--accelerator`: 20 steps of one panel and of 64, ours alone, wall time on the device JAX finds.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def row_of(num_times: int, num_series: int) -> dict[str, object]:
 
 
 def accelerator_row(implementation: str, num_panels: int) -> dict[str, object]:
-    """Ours alone: wall seconds of 20 EM steps of many panels (2500 x 12), on the device there is."""
+    """Ours alone: wall seconds of 20 EM steps of many panels (2500 x 12) on the device."""
     values = rows_of(2500, 12)
     shifts = np.random.default_rng(1).integers(0, 2500, num_panels)
     panels = jnp.asarray(np.stack([np.roll(values, shift, axis=0) for shift in shifts]))

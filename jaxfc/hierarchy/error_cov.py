@@ -39,6 +39,11 @@ class ErrorCov(eqx.Module):
     def diagonal(self) -> Float[Array, " nodes"]:
         """Variances."""
 
+    @property
+    @abc.abstractmethod
+    def may_be_singular(self) -> bool:
+        """Whether errors may add up without any variance of their own."""
+
     @abc.abstractmethod
     def dense(self) -> Float[Array, "nodes nodes"]:
         """W as a matrix, for small hierarchies and tests."""
@@ -89,6 +94,10 @@ class StructuredCov(ErrorCov):
             return self.variances
         return self.variances + self.weight * jnp.sum(self.factors**2, axis=1)
 
+    @property
+    def may_be_singular(self) -> bool:
+        return self.factors is not None and self.factor_weight is None
+
     def dense(self) -> Float[Array, "nodes nodes"]:
         own = jnp.diag(self.variances)
         return own if self.factors is None else own + self.weight * self.factors @ self.factors.T
@@ -113,6 +122,10 @@ class DenseCov(ErrorCov):
 
     def diagonal(self) -> Float[Array, " nodes"]:
         return jnp.diagonal(self.matrix)
+
+    @property
+    def may_be_singular(self) -> bool:
+        return True
 
     def dense(self) -> Float[Array, "nodes nodes"]:
         return self.matrix

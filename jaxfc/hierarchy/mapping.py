@@ -162,7 +162,7 @@ def projection(
     absent = jnp.zeros(0, dtype=jnp.int32) if missing is None else missing
     if absent.shape[0]:
         cov = cov.without(jnp.zeros(summing.num_nodes, dtype=bool).at[absent].set(True))
-    system = cov.of_constraints(summing)
+    system = refused_if_rounding(summing, cov, cov.of_constraints(summing))
     if fixed.shape[0]:
         columns = cov.times(unit_columns(summing.num_nodes, fixed))
         cross = summing.incoherence(columns)
@@ -180,6 +180,22 @@ def projection(
     zeros = jnp.zeros((absent.shape[0],) * 2, system.dtype)
     whole = jnp.block([[system, columns], [columns.T, zeros]])
     return Projection(summing, cov, scale[:, None] * whole * scale, scale, fixed, absent)
+
+
+def refused_if_rounding(summing: Summing, cov: ErrorCov, system: Array) -> Array:
+    """C W C', NaN where the variance of a constraint is what rounding left of its terms.
+
+    Errors that add up themselves (a group of one series; linear forecasts) have no incoherence: a
+    sample covariance then has nothing to weigh by, and dividing by noise would not show.
+    """
+    if not cov.may_be_singular:
+        return system
+    split = summing.num_aggregates
+    variances = cov.diagonal()
+    terms = variances[:split] + summing.scatter(summing.weights**2 * variances[split:])
+    own = jnp.diagonal(system)
+    noise = (own <= 1e4 * jnp.finfo(own.dtype).eps ** 2 * terms) & (terms > 0)
+    return jnp.where(jnp.any(noise), jnp.nan, system)
 
 
 def unit_columns(num_nodes: int, nodes: Int[Array, " chosen"]) -> Float[Array, "nodes chosen"]:

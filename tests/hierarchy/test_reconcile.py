@@ -314,6 +314,19 @@ def test_everything_lowers_for_cuda(name: str):
     assert exported.platforms == ("cuda",)
 
 
+def test_errors_that_add_up_themselves_are_no_weights():
+    """A sector of one asset with the errors of the asset: a constraint without any variance."""
+    errors = RESIDUALS.copy()
+    errors[:, 3] = errors[:, 9] * (1 + 1e-15)
+    with pytest.raises(ValueError, match="residuals that add up themselves"):
+        means(MinT("sample"), residuals=errors)
+    coherent = np.asarray(equities().aggregate(errors[:, 4:]))
+    with pytest.raises(ValueError, match="residuals that add up themselves"):
+        means(MinT("sample"), residuals=coherent)
+    for kind in ("shrink", "oracle"):
+        assert np.all(np.isfinite(means(MinT(kind), residuals=coherent)))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
