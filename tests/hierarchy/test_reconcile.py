@@ -283,6 +283,21 @@ def test_weights_of_each_horizon_are_a_loop_over_hierarchies(name: str):
         means(METHODS["OLS"], MEAN[:2], moving)
 
 
+def test_weights_may_sum_to_anything():
+    """Long and short holdings of any size, against dense algebra; counts are a special case."""
+    rng = np.random.default_rng(9)
+    frame = equities().to_frame()
+    for weights in (37.0 * rng.normal(size=7), np.ones(7), 1e-4 * rng.uniform(size=7)):
+        matrix = (frame.iloc[:4] != 0.0) * weights
+        hierarchy = Hierarchy.from_matrix(matrix)
+        summing = np.vstack([matrix.to_numpy(), np.eye(7)])
+        structural = np.diag(np.sum(summing**2, axis=1))
+        for method, cov in ((OLS(), np.eye(NODES)), (WLS(), structural)):
+            expected = np.asarray(MEAN) @ dense_gls(summing, cov).T
+            result = reconcile_means(MEAN, hierarchy, method)
+            np.testing.assert_allclose(result, expected, rtol=1e-8, atol=1e-10)
+
+
 def test_a_batch_of_origins_is_a_loop_and_compiles_once():
     origins = jnp.asarray(np.random.default_rng(6).normal(size=(4, HORIZON, NODES)))
     residuals = jnp.asarray(np.random.default_rng(7).normal(size=(4, 30, NODES)))
