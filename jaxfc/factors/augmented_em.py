@@ -25,7 +25,8 @@ from jaxfc.factors.error_states import (
     state_design,
     state_layout,
 )
-from jaxfc.factors.iterate import Outcome, iterate
+from jaxfc.factors.iterate import iterate
+from jaxfc.fixed_point import Outcome
 from jaxfc.state_space import Posterior
 from jaxfc.typing import Array, Bool, Float, as_scalar
 

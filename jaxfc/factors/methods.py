@@ -16,9 +16,10 @@ from jaxfc.factors.components import (
     with_dynamics,
 )
 from jaxfc.factors.em import CRITERIA, EMStep, PanelData
-from jaxfc.factors.iterate import Outcome, iterate
+from jaxfc.factors.iterate import iterate
 from jaxfc.factors.moments import FactorPosterior
 from jaxfc.factors.start import ppca_start, starting_values, switch_off
+from jaxfc.fixed_point import Outcome
 from jaxfc.results import RESULTS, SUCCESSFUL
 from jaxfc.typing import Array, Float, Int, as_scalar
 from jaxfc_kernels.aggregation import AggregationRows

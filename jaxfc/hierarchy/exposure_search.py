@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jaxfc.hierarchy.accelerated_em import FixedPoint, accelerated, iterate
 from jaxfc.hierarchy.exposure_states import (
     MAX_PERSISTENCE,
     ExposureDynamics,
@@ -10,7 +11,6 @@ from jaxfc.hierarchy.exposure_states import (
     exposure_paths,
     updated_dynamics,
 )
-from jaxfc.hierarchy.fixed_point import FixedPoint, accelerated, iterate
 from jaxfc.hierarchy.shrunk_regression import sector_variances
 from jaxfc.hierarchy.three_levels import sectors_of
 from jaxfc.typing import Array, Float, Int, PyTree

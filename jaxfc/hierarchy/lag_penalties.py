@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxfc.hierarchy.fixed_point import at_fixed_point
+from jaxfc.hierarchy.accelerated_em import at_fixed_point
 from jaxfc.hierarchy.levels import product
 from jaxfc.typing import Array, Bool, Float, Int
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jaxfc.hierarchy.fixed_point import accelerated, iterate
+from jaxfc.hierarchy.accelerated_em import accelerated, iterate
 from jaxfc.hierarchy.levels import Evidence, inverse_and_log_det, product
 from jaxfc.hierarchy.spread_coordinates import from_free, to_free
 from jaxfc.hierarchy.three_levels import Market, Sectors, Spreads, ThreeLevelLaw, three_levels

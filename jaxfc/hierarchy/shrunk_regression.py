@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxfc.hierarchy.fixed_point import accelerated, iterate
+from jaxfc.hierarchy.accelerated_em import accelerated, iterate
 from jaxfc.hierarchy.levels import LOG_2PI, Evidence, own_estimates, product, rooted
 from jaxfc.hierarchy.shrinkage import Shrinkage
 from jaxfc.hierarchy.spread_coordinates import from_free, to_free
