@@ -11,12 +11,12 @@ from jaxfc.batching import map_in_batches
 from jaxfc.hierarchy.box import Box, nearest_in_box
 from jaxfc.hierarchy.error_cov import DenseCov, ErrorCov
 from jaxfc.hierarchy.held import Metric, compressed, metric_of
-from jaxfc.hierarchy.labels import Labels, shown
+from jaxfc.hierarchy.labels import Labels, marked, shown
 from jaxfc.hierarchy.mapping import Mapping
 from jaxfc.hierarchy.method import Method, Step
 from jaxfc.hierarchy.methods import GLS, MinT
 from jaxfc.hierarchy.summing import Summing
-from jaxfc.typing import Array, Float
+from jaxfc.typing import Array, Bool, Float
 
 Limits = float | int | Array | np.ndarray | Names[str, float] | None
 CELLS_AT_ONCE = 2**25
@@ -98,9 +98,8 @@ class Bounded(Method):
         self.lower, self.upper = limit_of(lower), limit_of(upper)
 
     @property
-    def cov(self) -> Array | None:
-        """The covariance given to the method, if one was."""
-        return getattr(self.method, "cov", None)
+    def leaves_by_step(self) -> tuple[Array, ...]:
+        return self.method.leaves_by_step
 
     @property
     def by_step(self) -> bool:
@@ -142,13 +141,11 @@ class Bounded(Method):
         kept = jnp.zeros(step.summing.num_nodes, dtype=bool)
         if step.immutable is not None:
             kept = kept.at[step.immutable].set(True)
-            cov = cov.without(kept)
-            box = Box(jnp.where(kept, -jnp.inf, box.lower), jnp.where(kept, jnp.inf, box.upper))
         metric = metric_of(step.summing, cov)
         own = metric.variances
-        floored = jnp.where((own > 0) | kept | jnp.isnan(own), own, floor_of(metric))
+        floored = jnp.where((own > 0) | jnp.isnan(own), own, floor_of(metric))
         metric = eqx.tree_at(lambda m: m.variances, metric, floored)
-        return BoundedMap(metric, compressed(metric), box)
+        return BoundedMap(metric, compressed(metric), box, kept)
 
 
 def floor_of(metric: Metric) -> Float[Array, " nodes"]:
@@ -164,11 +161,21 @@ def floor_of(metric: Metric) -> Float[Array, " nodes"]:
 
 
 class BoundedMap(Mapping):
-    """The nearest coherent point in a box, column by column; not a linear map."""
+    """The nearest coherent point in a box, column by column; not a linear map.
+
+    Nodes that are `kept` have their base forecasts as both bounds.
+    """
 
     metric: Metric
     small: Metric
     box: Box
+    kept: Bool[Array, " nodes"]
+
+    def nearest(self, base: Float[Array, " nodes"]) -> Float[Array, " nodes"]:
+        """The point of one column."""
+        lower = jnp.where(self.kept, base, self.box.lower)
+        upper = jnp.where(self.kept, base, self.box.upper)
+        return nearest_in_box(self.metric, self.small, base, Box(lower, upper))
 
     def apply(self, nodes: Float[Array, "nodes *rest"]) -> Float[Array, "nodes *rest"]:
         columns = nodes.reshape(nodes.shape[0], -1).T
@@ -177,7 +184,7 @@ class BoundedMap(Mapping):
         depth = 0 if factors is None else factors.shape[1]
         cells = num_nodes * (depth + 32) + width**2 + depth**2
         moved = map_in_batches(
-            lambda base: nearest_in_box(self.metric, self.small, base, self.box),
+            self.nearest,
             columns,
             max(1, min(columns.shape[0], CELLS_AT_ONCE // cells)),
         )
@@ -188,12 +195,14 @@ def check_bounds(summing: Summing, labels: Labels, lower: np.ndarray, upper: np.
     """Refuses bounds that no coherent point meets; weights of each step are checked in turn."""
     bad = np.isnan(lower) | np.isnan(upper)
     if np.any(bad):
-        raise ValueError(f"bounds of {named(labels, bad)} are NaN; leave them out for no bound.")
+        raise ValueError(
+            f"bounds of {marked(labels.names, bad)} are NaN; leave them out for no bound."
+        )
     crossed = (lower > upper) | (lower == np.inf) | (upper == -np.inf)
     if np.any(crossed):
         node = int(np.flatnonzero(crossed)[0])
         raise ValueError(
-            f"bounds of {named(labels, crossed)} leave nothing between them: "
+            f"bounds of {marked(labels.names, crossed)} leave nothing between them: "
             f"{labels.names[node]!r} has lower {lower[node]:.6g} and upper {upper[node]:.6g}. "
             f"Exchange or widen them."
         )
@@ -242,8 +251,3 @@ def unmet(
         return np.zeros(rows, dtype=bool)
     down, up = np.split(answer.x[columns:], 2)
     return (down > 1e-7) | (up > 1e-7)
-
-
-def named(labels: Labels, chosen: np.ndarray) -> str:
-    """Names of the nodes marked."""
-    return shown(labels.names[i] for i in np.flatnonzero(chosen))

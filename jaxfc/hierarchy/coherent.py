@@ -61,30 +61,19 @@ class StepMaps(eqx.Module):
                 f"the hierarchy has weights for {weights.shape[0]} steps, the forecast has a "
                 f"horizon of {horizon}."
             )
-        stepwise = eqx.tree_at(
-            lambda m: m, self.method, given_by_step(self.method), is_leaf=lambda x: x is self.method
-        )
+        by_step = self.method.leaves_by_step
+        stepwise = jax.tree.map(lambda leaf: any(leaf is one for one in by_step), self.method)
+        moving, fixed = eqx.partition(self.method, stepwise)
 
         def one_step(inputs: tuple) -> Array:
             (weights_h, mean_h, cov_h, moving, row) = inputs
             method = eqx.combine(moving, fixed)
             return self.mapping(weights_h, mean_h, cov_h, method).apply(row)
 
-        moving, fixed = eqx.partition(self.method, stepwise)
         axes = (0 if weights.ndim == 3 else None, 0, 0, 0, 0)
         return eqx.filter_vmap(one_step, in_axes=(axes,))(
             (weights, self.mean, self.covs, moving, rows)
         )
-
-
-def given_by_step(method: Method) -> Method:
-    """Which leaves of a method have a leading axis of steps: covariances given for each, and what
-    the method names itself."""
-    cov = getattr(method, "cov", None)
-    chosen = list(method.leaves_by_step)
-    if cov is not None and cov.ndim == 3:
-        chosen.append(cov)
-    return jax.tree.map(lambda leaf: any(leaf is one for one in chosen), method)
 
 
 class CoherentForecast(Forecast):

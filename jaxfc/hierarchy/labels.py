@@ -83,6 +83,11 @@ def shown(names: Iterable[object], limit: int = 6) -> str:
     return ", ".join(listed[:limit]) + rest
 
 
+def marked(names: Sequence[str], chosen: np.ndarray) -> str:
+    """Names at marked places, in quotes, the first few of many."""
+    return shown(names[int(i)] for i in np.flatnonzero(chosen))
+
+
 def check_unique(names: Sequence[str], remedy: str) -> None:
     """Refuses two nodes of one name."""
     values, counts = np.unique(np.asarray(names, dtype=object), return_counts=True)

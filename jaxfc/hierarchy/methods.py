@@ -6,16 +6,10 @@ from typing import Literal
 import equinox as eqx
 import jax.numpy as jnp
 
-from jaxfc.hierarchy.error_cov import (
-    DenseCov,
-    ErrorCov,
-    StructuredCov,
-    mean_squares,
-    sample_cov,
-    shrunk_cov,
-)
+from jaxfc.hierarchy.error_cov import DenseCov, ErrorCov, StructuredCov
 from jaxfc.hierarchy.mapping import BottomUpMap, Mapping, RegressionMap, projection
 from jaxfc.hierarchy.method import Method, Step
+from jaxfc.hierarchy.sample_cov import mean_squares, sample_cov, shrunk_cov
 from jaxfc.typing import Array, Float
 
 
@@ -122,6 +116,10 @@ class MinT(GLS):
     @property
     def by_step(self) -> bool:
         return self.kind == "forecast" or (self.cov is not None and self.cov.ndim == 3)
+
+    @property
+    def leaves_by_step(self) -> tuple[Array, ...]:
+        return () if self.cov is None or self.cov.ndim == 2 else (self.cov,)
 
     @property
     def needs_forecast_cov(self) -> bool:

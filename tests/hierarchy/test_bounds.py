@@ -324,6 +324,19 @@ def test_immutable_nodes(tree):
         reconcile_means(-base, tree, Bounded(OLS(), lower=0.0), immutable=("total",))
 
 
+@pytest.mark.parametrize("immutable", [("total",), ("AA",), ("total", "A", "BB")])
+def test_immutable_nodes_with_correlated_errors(tree, immutable):
+    """Where no bound binds it is the projection with the same nodes immutable."""
+    rng = np.random.default_rng(8)
+    residuals = rng.normal(size=(30, 7)) @ rng.normal(size=(7, 7))
+    base = jnp.asarray(rng.normal(size=(2, 7)))
+    for method in (MinT(jnp.asarray(residuals.T @ residuals)), MinT()):
+        free = reconcile_means(base, tree, method, residuals=residuals, immutable=immutable)
+        loose = Bounded(method, lower=-1e3, upper=1e3)
+        got = reconcile_means(base, tree, loose, residuals=residuals, immutable=immutable)
+        np.testing.assert_allclose(got, free, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("kind", ["diagonal", "factors", "dense"])
 def test_gradients(tree, kind):
     rng = np.random.default_rng(7)
