@@ -27,12 +27,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from hierarchy_world import HORIZON, NUM_SECTORS, NUM_TIMES, long_frames, rolling_world, world
 from timing import cpu_seconds, peak_rss_mib, report
 
 from jaxfc.hierarchy import OLS, WLS, Hierarchy, Method, MinT, reconcile_means
 
 jax.config.update("jax_enable_x64", True)
-HORIZON, NUM_TIMES, NUM_SECTORS = 12, 500, 11
 # Windows at a time: one on a CPU, whose caches hold one; a batch on an accelerator.
 BATCH = None if jax.default_backend() == "cpu" else 50
 METHODS: dict[str, tuple[Method, dict[str, str]]] = {
@@ -40,28 +40,6 @@ METHODS: dict[str, tuple[Method, dict[str, str]]] = {
     "wls_var": (WLS("variance"), {"method": "wls_var"}),
     "mint_shrink": (MinT("shrink", centred=True), {"method": "mint_shrink"}),
 }
-
-
-def world(num_bottom: int) -> tuple[Hierarchy, pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
-    """Levels, values and base forecasts in sample, base forecasts ahead; daily returns."""
-    rng = np.random.default_rng(0)
-    share = rng.dirichlet(np.full(NUM_SECTORS, 2.0))
-    sectors = np.sort(rng.choice(NUM_SECTORS, num_bottom, p=share))
-    frame = pd.DataFrame(
-        {
-            "market": "market",
-            "sector": [f"s{i:02d}" for i in sectors],
-            "asset": [f"a{i:06d}" for i in range(num_bottom)],
-        }
-    )
-    hierarchy = Hierarchy.from_levels(frame)
-    common = 0.01 * rng.normal(size=(NUM_TIMES, 1))
-    bottom = common + 0.02 * rng.normal(size=(NUM_TIMES, num_bottom))
-    values = np.asarray(hierarchy.aggregate(bottom))
-    size = np.sqrt(np.maximum(values.var(axis=0), 1e-12))
-    fitted = 0.3 * size * rng.normal(size=values.shape) + 1e-3 * size
-    base = 0.3 * size * rng.normal(size=(HORIZON, values.shape[1]))
-    return hierarchy, frame, values, fitted, base
 
 
 def peer_call(hierarchy: Hierarchy, values, fitted, base, name: str):
@@ -116,28 +94,6 @@ def array_row(num_bottom: int, name: str) -> dict[str, object]:
     }
 
 
-def long_frames(hierarchy: Hierarchy, values, fitted, base) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Base forecasts and values in sample as hierarchicalforecast takes them."""
-    names = np.array(hierarchy.names)
-    dates = pd.date_range("2020-01-01", periods=NUM_TIMES + HORIZON, freq="D")
-    past = pd.DataFrame(
-        {
-            "unique_id": np.repeat(names, NUM_TIMES),
-            "ds": np.tile(dates[:NUM_TIMES], len(names)),
-            "y": values.T.ravel(),
-            "model": fitted.T.ravel(),
-        }
-    )
-    ahead = pd.DataFrame(
-        {
-            "unique_id": np.repeat(names, HORIZON),
-            "ds": np.tile(dates[NUM_TIMES:], len(names)),
-            "model": base.T.ravel(),
-        }
-    )
-    return ahead, past
-
-
 def frame_row(num_bottom: int, name: str) -> dict[str, object]:
     """From frames to a frame."""
     from hierarchicalforecast.core import HierarchicalReconciliation
@@ -188,17 +144,6 @@ def frame_row(num_bottom: int, name: str) -> dict[str, object]:
         "hierarchicalforecast_ms": 1e3 * other,
         "ratio": other / split["ours"],
     }
-
-
-def rolling_world(num_origins: int, num_bottom: int) -> tuple[Hierarchy, jax.Array, jax.Array]:
-    """Base forecasts of all origins, and one run of errors of which each sees a window."""
-    hierarchy, _, values, fitted, base = world(num_bottom)
-    rng = np.random.default_rng(1)
-    total = NUM_TIMES + num_origins - 1
-    scale = rng.uniform(0.5, 1.5, (total, 1))
-    errors = np.resize(values - fitted, (total, values.shape[1])) * scale
-    means = base[None] * rng.uniform(0.5, 1.5, (num_origins, 1, 1))
-    return hierarchy, jnp.asarray(means), jnp.asarray(errors)
 
 
 def rolling_program(name: str):

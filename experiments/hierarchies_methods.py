@@ -22,7 +22,7 @@ from jaxfc.hierarchy import (
     TopDown,
     reconcile_means,
 )
-from jaxfc.hierarchy.error_cov import shrunk_cov
+from jaxfc.hierarchy.sample_cov import shrunk_cov
 
 OURS, PEER = "jaxfc", "hierarchicalforecast"
 # The same mathematics in both packages, by our name.
@@ -185,5 +185,5 @@ def peer_laws(
     for name, method in methods.items():
         try:
             yield name, peer_law(name, method, base, sums, tags)
-        except Exception as error:
+        except Exception as error:  # the peer raises bare exceptions; the table says which
             yield name, error

@@ -298,6 +298,14 @@ def weights_of(weights: object, bottom: tuple[str, ...]) -> Array:
     return values
 
 
+def frame_values(frame: pd.DataFrame, names: Sequence[str]) -> np.ndarray:
+    """Columns of a frame in the order of names, as numbers; no copy where they are in order."""
+    if tuple(frame.columns) != tuple(names):
+        check_columns(frame, names)
+        frame = frame.loc[:, list(names)]
+    return frame.to_numpy(dtype=np.float64)
+
+
 def check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
     """Refuses a frame without the columns asked for."""
     missing = [name for name in names if name not in frame.columns]

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 from jax.core import Tracer
 
-from jaxfc.hierarchy.build import check_columns
+from jaxfc.hierarchy.build import frame_values
 from jaxfc.hierarchy.coherent import StepMaps
-from jaxfc.hierarchy.labels import shown
+from jaxfc.hierarchy.labels import marked, shown
 from jaxfc.hierarchy.structure import Hierarchy
 from jaxfc.typing import Array, Float
 
@@ -29,11 +29,7 @@ def sample_array(
     if values is None:
         return None
     if isinstance(values, pd.DataFrame):
-        frame = values
-        if tuple(frame.columns) != hierarchy.names:
-            check_columns(frame, hierarchy.names)
-            frame = frame.loc[:, list(hierarchy.names)]
-        values = frame.to_numpy(dtype=np.float64)
+        values = frame_values(values, hierarchy.names)
     array = jnp.asarray(values)
     if array.ndim != 2 or array.shape[1] != len(hierarchy.names):
         raise ValueError(
@@ -51,20 +47,15 @@ def check_sample(
     host = np.asarray(values)
     infinite = np.any(np.isinf(host), axis=0)
     if np.any(infinite):
-        raise ValueError(f"{name} of {shown(names_at(hierarchy, infinite))} are infinite.")
+        raise ValueError(f"{name} of {marked(hierarchy.names, infinite)} are infinite.")
     empty = np.all(np.isnan(host), axis=0)
     if missing is not None:
         empty[np.asarray(missing)] = False
     if np.any(empty):
         raise ValueError(
-            f"{name} of {shown(names_at(hierarchy, empty))} are missing at all dates; drop these "
+            f"{name} of {marked(hierarchy.names, empty)} are missing at all dates; drop these "
             f"nodes, name them in missing=, or use a method without {name}."
         )
-
-
-def names_at(hierarchy: Hierarchy, chosen: np.ndarray) -> list[str]:
-    """Names of the nodes marked."""
-    return [hierarchy.names[i] for i in np.flatnonzero(chosen)]
 
 
 def check_feasible(
@@ -119,9 +110,9 @@ def check_result(mean: Array, hierarchy: Hierarchy, maps: StepMaps) -> None:
     if np.all(finite):
         return
     check_sample(maps.sample.residuals, hierarchy, "residuals", maps.missing)
-    bad = names_at(hierarchy, ~np.all(finite, axis=0))
+    bad = marked(hierarchy.names, ~np.all(finite, axis=0))
     raise ValueError(
-        f"{type(maps.method).__name__} gives no finite forecast of {shown(bad)}: the covariance of "
+        f"{type(maps.method).__name__} gives no finite forecast of {bad}: the covariance of "
         f"the incoherence is singular (fewer dates than aggregates, nodes without any variance, "
         f"residuals that add up themselves), bounds cannot be met, or proportions divide by zero. "
         f"Shrink the covariance (MinT('shrink')), give variances, use TopDown('signed')."

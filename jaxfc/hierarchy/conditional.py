@@ -4,9 +4,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.hierarchy.error_cov import StructuredCov, mean_squares
+from jaxfc.hierarchy.error_cov import StructuredCov
 from jaxfc.hierarchy.mapping import AverageMap, BottomUpMap, Mapping, Projection, projection
 from jaxfc.hierarchy.method import Method, Step
+from jaxfc.hierarchy.sample_cov import mean_squares
 from jaxfc.hierarchy.summing import Summing
 from jaxfc.typing import Array, Float, Int
 

@@ -7,7 +7,7 @@ from jax.core import Tracer
 
 from jaxfc.forecast import Levels, SampleForecast
 from jaxfc.hierarchy.checks import check_nodes
-from jaxfc.hierarchy.labels import shown
+from jaxfc.hierarchy.labels import marked
 from jaxfc.hierarchy.residual_blocks import Errors, check_blocks, errors_array
 from jaxfc.hierarchy.structure import Hierarchy
 from jaxfc.typing import Array, Float
@@ -104,7 +104,7 @@ class Conformal(eqx.Module):
             return
         few = np.any(np.asarray(side) < 1, axis=0)
         if np.any(few):
-            names = shown(self.hierarchy.names[i] for i in np.flatnonzero(few))
+            names = marked(self.hierarchy.names, few)
             least = int(np.min(np.asarray(self.counts)[:, few]))
             raise ValueError(
                 f"an interval of level {float(level):g} needs errors at "
@@ -157,7 +157,7 @@ def conformal(
     if not isinstance(scale, Tracer):
         bad = ~np.all(np.asarray(scale) > 0.0, axis=0)
         if np.any(bad):
-            names = shown(hierarchy.names[i] for i in np.flatnonzero(bad))
+            names = marked(hierarchy.names, bad)
             raise ValueError(
                 f"the scale of {names} is not positive: their errors are missing or zero at all "
                 f"origins. Drop these nodes or give a scale."

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxfc.hierarchy.build import check_columns
-from jaxfc.hierarchy.labels import Labels, shown
+from jaxfc.hierarchy.build import frame_values
+from jaxfc.hierarchy.labels import Labels, marked, shown
 from jaxfc.hierarchy.summing import Summing, over_steps
 
 
@@ -27,14 +27,12 @@ def check_averages(summing: Summing, labels: Labels, weights: np.ndarray) -> Non
 
 def check_sums(summing: Summing, labels: Labels, values: pd.DataFrame, rtol: float) -> None:
     """Refuses data in which an aggregate is not the sum of its series; see `Hierarchy.check`."""
-    check_columns(values, labels.names)
-    data = values[list(labels.names)].to_numpy(dtype=np.float64)
+    data = frame_values(values, labels.names)
     gone = np.all(np.isnan(data), axis=0)
     if np.any(gone):
-        empty = [labels.names[i] for i in np.flatnonzero(gone)]
         raise ValueError(
-            f"{shown(empty)} have no value at any date; drop the bottom series among them, and "
-            f"aggregates that shall be forecast from their series only."
+            f"{marked(labels.names, gone)} have no value at any date; drop the bottom series among "
+            f"them, and aggregates that shall be forecast from their series only."
         )
     split = labels.num_aggregates
     gap = np.asarray(

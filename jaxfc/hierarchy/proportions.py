@@ -4,9 +4,9 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.hierarchy.error_cov import mean_squares
 from jaxfc.hierarchy.mapping import Mapping, ShareMap
 from jaxfc.hierarchy.method import Method, Step
+from jaxfc.hierarchy.sample_cov import mean_squares
 from jaxfc.hierarchy.tree import SignedMap, forecast_shares, tree_of
 
 PROPORTIONS = ("average_proportions", "proportion_of_averages", "forecast_proportions", "signed")

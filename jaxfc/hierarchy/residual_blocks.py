@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jax.core import Tracer
 
-from jaxfc.hierarchy.build import check_columns
-from jaxfc.hierarchy.labels import shown
+from jaxfc.hierarchy.build import frame_values
+from jaxfc.hierarchy.labels import marked, shown
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
 
 Incomplete = Literal["raise", "skip"]
@@ -20,8 +20,7 @@ Errors = Float[Array, "*rows series"] | np.ndarray | pd.DataFrame
 def errors_array(errors: Errors, names: Sequence[str], horizon: int, verb: str) -> Array:
     """Errors as (time, series), or as (origins, horizon, series)."""
     if isinstance(errors, pd.DataFrame):
-        check_columns(errors, names)
-        errors = errors[list(names)].to_numpy(dtype=np.float64)
+        errors = frame_values(errors, names)
     array = jnp.asarray(errors)
     shapes = f"(dates, {len(names)}) or (origins, {horizon}, {len(names)})"
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[1] == horizon)
@@ -85,8 +84,3 @@ def drawn_blocks(
 def rows_of_blocks(errors: Array, starts: Int[Array, "*draws"], length: int) -> Array:
     """Rows of the blocks that begin at `starts`."""
     return errors[starts[..., None] + jnp.arange(length)]
-
-
-def marked(names: Sequence[str], chosen: np.ndarray) -> str:
-    """Names marked."""
-    return shown(names[int(i)] for i in np.flatnonzero(chosen))

@@ -13,16 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxfc.hierarchy.error_cov import (
-    DenseCov,
-    ErrorCov,
-    StructuredCov,
-    residual_moments,
-    sample_cov,
-)
+from jaxfc.hierarchy.error_cov import DenseCov, ErrorCov, StructuredCov
 from jaxfc.hierarchy.labels import Labels, shown
 from jaxfc.hierarchy.method import Step
 from jaxfc.hierarchy.methods import GLS
+from jaxfc.hierarchy.sample_cov import residual_moments, sample_cov
 from jaxfc.hierarchy.summing import Summing
 from jaxfc.typing import Array, Bool, Float, Int
 

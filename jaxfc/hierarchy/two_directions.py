@@ -19,10 +19,10 @@ from jaxfc.hierarchy.direction_maps import (
     folded_errors,
     step_of,
 )
-from jaxfc.hierarchy.error_cov import mean_squares
 from jaxfc.hierarchy.labels import Labels
 from jaxfc.hierarchy.mapping import AverageMap, Mapping
 from jaxfc.hierarchy.method import Method, Step
+from jaxfc.hierarchy.sample_cov import mean_squares
 from jaxfc.hierarchy.structure import Hierarchy
 from jaxfc.hierarchy.summing import Summing
 from jaxfc.typing import Array, Float

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from jax.core import Tracer
 
-from jaxfc.hierarchy.checks import check_nodes, names_at, sample_array
+from jaxfc.hierarchy.checks import check_nodes, sample_array
 from jaxfc.hierarchy.error_cov import DenseCov, ErrorCov, StructuredCov
-from jaxfc.hierarchy.labels import shown
+from jaxfc.hierarchy.labels import marked
 from jaxfc.hierarchy.mapping import projection
 from jaxfc.hierarchy.prior_size import leave_one_out, marginal_likelihood, most_likely
 from jaxfc.hierarchy.structure import Hierarchy
@@ -135,13 +135,13 @@ def check_errors(errors: Array, hierarchy: Hierarchy, *, needs_variance: bool) -
     bad = ~np.all(np.isfinite(host), axis=0)
     if np.any(bad):
         raise ValueError(
-            f"residuals of {shown(names_at(hierarchy, bad))} are missing or infinite at some "
+            f"residuals of {marked(hierarchy.names, bad)} are missing or infinite at some "
             f"dates; give the dates at which all nodes have one (residuals.dropna()), or use "
             f"MinT('shrink'), which takes missing ones."
         )
     still = ~np.any(host != 0.0, axis=0)
     if needs_variance and np.any(still):
         raise ValueError(
-            f"residuals of {shown(names_at(hierarchy, still))} are all zero; drop these nodes or "
+            f"residuals of {marked(hierarchy.names, still)} are all zero; drop these nodes or "
             f"give prior_cov."
         )

@@ -23,7 +23,7 @@ from jaxfc.hierarchy import (
     reconcile,
     reconcile_means,
 )
-from jaxfc.hierarchy.error_cov import sample_cov, shrunk_cov
+from jaxfc.hierarchy.sample_cov import sample_cov, shrunk_cov
 
 RNG = np.random.default_rng(11)
 HORIZON, NODES = 3, 11
