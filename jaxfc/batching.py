@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.typing import PyTree
 
 
@@ -22,8 +23,7 @@ def map_in_batches(
     num_cases = count_cases(cases)
     if batch_size is None or batch_size >= num_cases:
         return jax.vmap(function)(cases)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    check_counts(batch_size=batch_size)
     num_chunks = -(-num_cases // batch_size)
     places = jnp.minimum(jnp.arange(num_chunks * batch_size), num_cases - 1)
     chunked = jax.tree.map(

@@ -7,6 +7,7 @@ length at no cost but the arithmetic of the rows added.
 
 from collections.abc import Sequence
 
+from jaxfc.counts import check_counts
 from jaxfc.panel import Panel
 
 
@@ -37,8 +38,7 @@ def pad_panels(panels: Sequence[Panel], *, multiple: int = 1) -> tuple[Panel, ..
     """
     if not panels:
         raise ValueError("pad_panels takes at least one panel, got none.")
-    if multiple < 1:
-        raise ValueError(f"multiple must be at least 1, got {multiple}.")
+    check_counts(multiple=multiple)
     first = panels[0]
     for i, panel in enumerate(panels):
         for what in ("names", "frequency", "frequencies", "kinds"):

@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.forecast import GaussianForecast
 from jaxfc.state_space_checks import (
-    check_count,
     check_coverage,
     check_data,
     check_field,
@@ -193,7 +193,7 @@ class StateSpace(eqx.Module):
 
         **Raises:** `ValueError` if `num_steps` < 1 or a time axis is too short.
         """
-        check_count("num_steps", num_steps)
+        check_counts(num_steps=num_steps)
         check_coverage(self.system, num_steps, f"simulating {num_steps} rows")
         states, values = simulate(self.system, num_steps, 1, key=key)
         return states[0], values[0]
@@ -215,7 +215,7 @@ class StateSpace(eqx.Module):
 
         Source: Durbin and Koopman (2002), algorithm 2.
         """
-        check_count("num_draws", num_draws)
+        check_counts(num_draws=num_draws)
         values, observed = check_data(self.system, values, observed)
         return simulation_smoother(
             self.system, values, observed, num_draws, key=key, implementation=implementation
@@ -239,7 +239,7 @@ class StateSpace(eqx.Module):
 
         **Raises:** as `filter`; `ValueError` if `horizon` < 1 or a time axis ends too early.
         """
-        check_count("horizon", horizon)
+        check_counts(horizon=horizon)
         num_times = values.shape[0]
         check_coverage(
             self.system, num_times + horizon, f"{num_times} rows of data and a horizon of {horizon}"

@@ -37,12 +37,6 @@ def check_field(
         )
 
 
-def check_count(name: str, count: int) -> None:
-    """Raise `ValueError` unless a count is at least one."""
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}.")
-
-
 def check_coverage(system: System, num_needed: int, purpose: str) -> None:
     """Raise `ValueError` if the time axis of a `TimeVarying` field is too short."""
     for name, field in system._asdict().items():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxfc.compose.factor_forecast import FactorVolatilityForecast
 from jaxfc.compose.surprises import Surprises, gaussian_densities, read_surprises
+from jaxfc.counts import check_counts
 from jaxfc.factors import AutoregressiveErrors, DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.dynamics import extended_path
 from jaxfc.forecast import Forecast, SampleForecast
@@ -26,7 +27,6 @@ from jaxfc.volatility import (
     ZeroMean,
     mean_path,
 )
-from jaxfc.volatility.horizon import check_horizon
 from jaxfc_kernels.aggregation import AggregationRows
 from jaxfc_kernels.lyapunov import companion
 from jaxfc_kernels.semidefinite import semidefinite_chol
@@ -208,7 +208,7 @@ class FittedFactorDCC(Fitted):
         **Raises:** `ValueError` for a horizon below 1, an unknown method, and moments that do not
         exist (see `FittedVarianceModel.forecast`).
         """
-        check_horizon(horizon)
+        check_counts(horizon=horizon)
         if key is not None:
             return SampleForecast(draw_ahead(self, horizon, num_draws, key=key))
         if isinstance(self.common, FittedCorrelationModel):

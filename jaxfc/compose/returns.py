@@ -13,6 +13,7 @@ from jaxfc.compose.decomposition import DecomposedForecast
 from jaxfc.compose.lag_selection import choose_lags, expected_moments, expected_variance
 from jaxfc.compose.regression import Sizes, active_columns, row_weights
 from jaxfc.compose.trajectories import Trajectories
+from jaxfc.counts import check_counts
 from jaxfc.factors import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.candidate import Candidate
 from jaxfc.factors.condition import fitted_data
@@ -277,8 +278,7 @@ class FittedFactorARX(Fitted):
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> DecomposedForecast:
         if key is None:
             raise ValueError("the forecast of an ARX model is drawn; pass key=jax.random.key(...).")
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        check_counts(horizon=horizon)
         return decomposed_forecast(self, horizon, key=key)
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time target"]:

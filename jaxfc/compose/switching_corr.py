@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.regimes.correlation_structure import FreeCorrelation, ScaledCorrelation, as_corr
@@ -30,7 +31,6 @@ from jaxfc.regimes.tails import GaussianTails
 from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc.volatility import FittedVarianceModel, VarianceModel, VolatilityForecast
-from jaxfc.volatility.horizon import check_horizon
 from jaxfc.volatility.likelihood import Series
 from jaxfc.volatility.simulate import BURN_IN, carry_on, simulate_ahead, state_before
 from jaxfc_kernels.aggregation import AggregationRows
@@ -65,9 +65,7 @@ class SwitchingCorrelation(Model):
     implementation: str = eqx.field(static=True, default="sequential", kw_only=True)
 
     def __check_init__(self):
-        for name in ("num_regimes", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_counts(num_regimes=self.num_regimes, max_steps=self.max_steps)
         if self.implementation not in IMPLEMENTATIONS:
             raise ValueError(
                 f"implementation must be one of {IMPLEMENTATIONS}, got {self.implementation!r}."
@@ -186,7 +184,7 @@ class FittedSwitchingCorrelation(Fitted):
         **Raises:** `ValueError` for a horizon below 1 and for moments that do not exist (see
         `FittedVarianceModel.forecast`).
         """
-        check_horizon(horizon)
+        check_counts(horizon=horizon)
         if key is not None:
             return SampleForecast(self.draw_ahead(horizon, num_draws, key=key))
         own = self.margins.moments_ahead(horizon)

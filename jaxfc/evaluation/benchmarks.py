@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.forecast import GaussianForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL, select
@@ -125,8 +126,7 @@ class FittedFirstOrder(Fitted):
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> GaussianForecast:
         if key is not None:
             raise ValueError("forecast of an autoregression is exact; omit `key`.")
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        check_counts(horizon=horizon)
         steps = jnp.arange(1, horizon + 1)
         # powers[h, j] = phi^(h - j) for the innovation of step j <= h.
         lags = jnp.maximum(steps[:, None] - steps, 0)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.batching import map_in_batches
+from jaxfc.counts import check_counts
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.condition import condition, fitted_data
 from jaxfc.factors.em import PanelData
@@ -78,8 +79,7 @@ def bootstrap(
     **Raises:** `ValueError` for fewer than 1 draw, an unknown `start`, or a warm one for a method
     in closed form, or a `batch_size` below 1.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
+    check_counts(num_draws=num_draws)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1 (or None for all), got {batch_size}.")
     if start not in ("cold", "fitted"):

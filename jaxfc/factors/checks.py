@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from jaxfc.counts import check_counts
 from jaxfc.factors.em import IDIOSYNCRATIC, INITIAL, INTERCEPT
 from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.kalman_moments import KalmanMoments
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 def check_sizes(model: "DynamicFactorModel") -> None:
     """Raise `ValueError` for impossible numbers and unknown names of options."""
-    if model.num_factors < 1:
-        raise ValueError(f"num_factors must be at least 1, got {model.num_factors}.")
+    check_counts(num_factors=model.num_factors)
     if model.num_lags < 0:
         raise ValueError(f"num_lags must be 0 (static) or more, got {model.num_lags}.")
     if model.num_lags == 0 and model.idiosyncratic == "full":

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.factors.condition import check_fitted_panel, condition, fitted_data
 from jaxfc.factors.coupled import centred_values
 from jaxfc.factors.em import PanelData
@@ -44,8 +45,7 @@ def contributions(
     Source: Defend et al. (2021), section 5, the factor impact; by differentiation.
     """
     check_fitted_panel(fitted, panel)
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")
+    check_counts(horizon=horizon)
     if isinstance(target, str):
         if target not in panel.names:
             raise ValueError(f"there is no series {target!r} in the panel.")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.factors.bootstrap import BootstrapDraws, aligned
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.model import FittedFactorModel
@@ -93,8 +94,7 @@ def impulse_responses(
 
     Source: Sims (1980); Pesaran and Shin (1998) for the generalised ones.
     """
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")
+    check_counts(horizon=horizon)
     if identification not in SHOCKS:
         raise ValueError(f"identification must be one of {SHOCKS}, got {identification!r}.")
     if not 0.0 < level < 1.0:

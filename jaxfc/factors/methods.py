@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.factors.candidate import Candidate
 from jaxfc.factors.components import (
     FactorParameters,
@@ -177,8 +178,7 @@ class EM(Method):
     missing_as_latent: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        check_counts(max_steps=self.max_steps)
         if self.criterion not in CRITERIA:
             raise ValueError(f"unknown criterion {self.criterion!r}; use one of {CRITERIA}.")
 

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.factors.ahead import (
     factor_forecast,
     forecast_with_memory,
@@ -272,14 +273,12 @@ class FittedFactorModel(Fitted):
         self, horizon: int
     ) -> tuple[Float[Array, "horizon factors"], Float[Array, "horizon factors horizon factors"]]:
         """Mean and joint covariance of the next `horizon` factors given the panel."""
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        check_counts(horizon=horizon)
         return factor_forecast(self, horizon)
 
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> Forecast:
         refuse_key(key, "forecast")
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        check_counts(horizon=horizon)
         has_memory = self.parameters.idiosyncratic_ar is not None
         ahead = forecast_with_memory if has_memory else series_forecast
         standardised = ahead(self, horizon)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.factors.bootstrap import BootstrapDraws, aligned, all_finite
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.condition import fitted_data
@@ -56,8 +57,7 @@ def hessian_draws(
 
     Source: Hamilton (1986) for state-space models.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}.")
+    check_counts(num_draws=num_draws)
     check_inference(fitted, panel)
     rows = separate_rows(np.asarray(fitted.parameters.loadings))
     return jitted_hessian_parameters(fitted, rows, num_draws, key=key, batch_size=batch_size)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxfc.calendar import aggregation_pattern, continue_calendar, period_ends, rank
+from jaxfc.counts import check_counts
 from jaxfc.panel_tables import aggregated
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def path_table(
     """Paths on the rows of the extended panel, NaN where free."""
     import pandas as pd
 
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")
+    check_counts(horizon=horizon)
     future = continue_calendar(panel.index, panel.frequency, horizon)
     if isinstance(paths, pd.DataFrame):
         if not paths.columns.is_unique:

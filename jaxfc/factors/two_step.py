@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.factors.components import FactorParameters
 from jaxfc.factors.em import PanelData, completed_data
 from jaxfc.factors.iterate import iterate
@@ -47,8 +48,7 @@ class TwoStepEM(Method):
     rebuilds_panel: ClassVar[bool] = True
 
     def __check_init__(self):
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        check_counts(max_steps=self.max_steps)
         if self.cross_section and self.conditional_cov:
             raise ValueError(
                 "cross_section=True with conditional_cov=True is not available: the joint "

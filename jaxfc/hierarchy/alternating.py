@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxfc.counts import check_counts
 from jaxfc.hierarchy.checks import sample_array
 from jaxfc.hierarchy.cross_temporal import Pairs
 from jaxfc.hierarchy.direction_maps import (
@@ -57,8 +58,7 @@ class Alternating(Method):
         num_steps: int = 100,
         pooling: Pooling = "order",
     ):
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
+        check_counts(num_steps=num_steps)
         self.pairs, self.num_steps, self.pooling = Pairs(across, over_time), num_steps, pooling
         self.across_method, self.over_time_method = across_method, over_time_method
         check_methods(self.pairs, (across_method, over_time_method))

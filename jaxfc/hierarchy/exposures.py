@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.forecast import FactorForecast
 from jaxfc.hierarchy.exposure_moments import (
     FactorMoments,
@@ -92,9 +93,7 @@ class ExposureModel(Model):
     half_life: Float[Array, ""] | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self):
-        for name in ("num_sectors", "num_factors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_counts(num_sectors=self.num_sectors, num_factors=self.num_factors)
 
     def forecast_names(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return names[: len(names) - self.num_factors]
@@ -177,7 +176,7 @@ class FittedExposures(Fitted):
     def forecast_with_uncertainty(self, horizon: int) -> StateForecast:
         """As `forecast`, with the covariance of each asset's exposures (not that between assets,
         which share the error of their sector's)."""
-        check_horizon(horizon, None)
+        check_counts(horizon=horizon)
         means, covs = self.regression.law.means, self.regression.law.covs
         size = (len(means), horizon, means.shape[1], horizon, means.shape[1])
         return exposure_forecast(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.hierarchy.lag_penalties import (
     STRUCTURES,
     Problem,
@@ -78,9 +79,12 @@ class LagLassoVAR(Model):
     max_steps: int = eqx.field(static=True, default=2000, kw_only=True)
 
     def __check_init__(self):
-        for name in ("num_lags", "num_penalties", "num_folds", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_counts(
+            num_lags=self.num_lags,
+            num_penalties=self.num_penalties,
+            num_folds=self.num_folds,
+            max_steps=self.max_steps,
+        )
         if self.structure not in STRUCTURES:
             raise ValueError(f"structure must be one of {STRUCTURES}, got {self.structure!r}.")
         if self.errors not in ("diagonal", "sample"):

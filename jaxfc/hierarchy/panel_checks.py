@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.typing import Array, PRNGKeyArray
 
 if TYPE_CHECKING:
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 
 def check_horizon(horizon: int, key: PRNGKeyArray | None) -> None:
     """Raise `ValueError` for a horizon below 1 or a key that would not be used."""
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")
+    check_counts(horizon=horizon)
     if key is not None:
         raise ValueError(
             "this forecast has a closed form and takes no key; draw from it by .sample(n, key=key)."

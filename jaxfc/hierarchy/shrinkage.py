@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.hierarchy.accelerated_em import accelerated, iterate
 from jaxfc.hierarchy.levels import Evidence, inverse_and_log_det, product
 from jaxfc.hierarchy.spread_coordinates import from_free, to_free
@@ -73,8 +74,7 @@ class Shrinkage(eqx.Module):
             raise ValueError(f"within must be one of {WITHIN}, got {self.within!r}.")
         if self.market_cov is not None and self.market_mean is None:
             raise ValueError("market_cov needs market_mean; leave both out for a flat market.")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        check_counts(max_steps=self.max_steps)
 
     @property
     def market(self) -> Market | None:

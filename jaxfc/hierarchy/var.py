@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.hierarchy.panel_checks import check_horizon, check_sectors
 from jaxfc.hierarchy.shrinkage import Shrinkage
 from jaxfc.hierarchy.shrunk_regression import (
@@ -74,9 +75,7 @@ class HierarchicalVAR(Model):
     errors: str = eqx.field(static=True, default="sectors", kw_only=True)
 
     def __check_init__(self):
-        for name in ("num_sectors", "num_lags"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_counts(num_sectors=self.num_sectors, num_lags=self.num_lags)
         if self.errors not in ERRORS:
             raise ValueError(f"errors must be one of {ERRORS}, got {self.errors!r}.")
 
@@ -211,7 +210,7 @@ class FittedHierarchicalVAR(Fitted):
     ) -> ResponseForecast:
         """The law of combinations of the assets, left out: market and sectors, in
         O(horizon^2 out series)."""
-        check_horizon(horizon, None)
+        check_counts(horizon=horizon)
         weights = self.level_weights if weights is None else weights
         recursion = self.recursion
 

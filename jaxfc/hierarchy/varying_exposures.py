@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.hierarchy.exposure_moments import (
     FactorMoments,
     exposure_forecast,
@@ -80,9 +81,9 @@ class VaryingExposureModel(Model):
     max_steps: int = eqx.field(static=True, default=500, kw_only=True)
 
     def __check_init__(self):
-        for name in ("num_sectors", "num_factors", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_counts(
+            num_sectors=self.num_sectors, num_factors=self.num_factors, max_steps=self.max_steps
+        )
         if self.dynamics not in DYNAMICS:
             raise ValueError(f"dynamics must be one of {DYNAMICS}, got {self.dynamics!r}.")
         if self.late_factors not in LATE_FACTORS:

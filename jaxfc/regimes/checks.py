@@ -34,9 +34,3 @@ def check_panel(panel: "Panel", num_regimes: int) -> None:
             )
         if float(np.std(values)) <= 1e-12 * max(float(np.max(np.abs(values))), 1e-300):
             raise ValueError(f"series {name!r} is constant; drop it.")
-
-
-def check_horizon(horizon: int) -> None:
-    """At least one step."""
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")

@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.model import Fitted
-from jaxfc.regimes.checks import check_horizon, refuse_flows
+from jaxfc.regimes.checks import refuse_flows
 from jaxfc.regimes.em import Expectations, RegimeParameters, expectations
 from jaxfc.regimes.emissions import Emissions
 from jaxfc.regimes.forecast import RegimeForecast, draw_rows
@@ -119,7 +120,7 @@ class FittedRegimes(Fitted):
         **Raises:** `ValueError` for a horizon below 1 and for a key, which nothing here draws with
         (use `.sample(num_draws, key=...)` of the answer).
         """
-        check_horizon(horizon)
+        check_counts(horizon=horizon)
         if key is not None:
             raise ValueError(
                 "the forecast is exact and takes no key; draw with .sample(n, key=...)."

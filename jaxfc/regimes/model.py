@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.model import Model
 from jaxfc.regimes.checks import check_panel, refuse_flows
 from jaxfc.regimes.em import (
@@ -74,9 +75,12 @@ class RegimeModel(Model):
     implementation: str = eqx.field(static=True, default="sequential", kw_only=True)
 
     def __check_init__(self):
-        for name in ("num_regimes", "num_starts", "short_steps", "max_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_counts(
+            num_regimes=self.num_regimes,
+            num_starts=self.num_starts,
+            short_steps=self.short_steps,
+            max_steps=self.max_steps,
+        )
         structures = self.emissions.structures
         if len(structures) not in (1, self.num_regimes) or (
             isinstance(self.structure, tuple) and len(structures) != self.num_regimes

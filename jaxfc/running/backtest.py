@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.calendar import day_at
+from jaxfc.counts import check_counts
 from jaxfc.model import Model
 from jaxfc.panel import Panel
 from jaxfc.panel_checks import DelayLike, check_known, checked_delays
@@ -56,8 +57,7 @@ def backtest(
     a series without any observation in it), or `store` belongs to another backtest; failed
     estimations do not raise, see `Backtest.okay`.
     """
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")
+    check_counts(horizon=horizon)
     if key is not None:
         check_key(key)
     if delays is not None:

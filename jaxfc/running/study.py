@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.running.describe import describe
 from jaxfc.running.progress import follow
 from jaxfc.running.store import ResultStore, check_config, read_manifest
@@ -74,9 +75,11 @@ class Study:
         for what in ("grid", "estimators", "metrics"):
             if not getattr(self, what):
                 raise ValueError(f"a study needs one of its {what} at least, got none.")
-        for what in ("num_paths", "batch_size", "paths_per_chunk"):
-            if getattr(self, what) < 1:
-                raise ValueError(f"{what} must be at least 1, got {getattr(self, what)}.")
+        check_counts(
+            num_paths=self.num_paths,
+            batch_size=self.batch_size,
+            paths_per_chunk=self.paths_per_chunk,
+        )
         settings = {name for cell in self.grid for name in cell}
         taken = {*OWN_COLUMNS, *(f"{name}_se" for name in self.metrics)}
         clashes = (settings | set(self.metrics)) & taken | (settings & set(self.metrics))

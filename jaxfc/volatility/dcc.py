@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL, select
@@ -15,7 +16,6 @@ from jaxfc.volatility.correlation import DCC
 from jaxfc.volatility.correlation_ahead import correlations_ahead, draw_returns
 from jaxfc.volatility.correlation_process import CorrelationProcess, Targets
 from jaxfc.volatility.forecast import VolatilityForecast
-from jaxfc.volatility.horizon import check_horizon
 from jaxfc.volatility.innovations import Innovations, Normal, StudentT
 from jaxfc.volatility.joint_likelihood import FullLikelihood, Likelihood
 from jaxfc.volatility.likelihood import Filtered, Standardised
@@ -70,8 +70,7 @@ class CorrelationModel(Model):
                 f"{type(self.innovations).__name__}(); other laws are for margins."
             )
         self.likelihood.check(self.correlations)
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        check_counts(max_steps=self.max_steps)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -267,7 +266,7 @@ class FittedCorrelationModel(Fitted):
         **Raises:** `ValueError` for a horizon below 1, an unknown method or source of innovations,
         ES where its formula is not defined.
         """
-        check_horizon(horizon)
+        check_counts(horizon=horizon)
         check_source(innovations)
         if key is not None:
             return SampleForecast(draw_returns(self, horizon, num_draws, innovations, key=key))

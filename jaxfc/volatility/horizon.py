@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.typing import Array, Float
 
 # Products of covariances in full precision: GPUs would round factors to ten bits.
@@ -116,7 +117,7 @@ def mean_path(
     **Raises:** `ValueError` for a horizon below 1 and for fewer rows than lags.
     """
     num_ar, num_ma = varma.ar.shape[0], varma.ma.shape[0]
-    check_horizon(horizon)
+    check_counts(horizon=horizon)
     for name, rows, num_lags in (
         ("last_values", last_values, num_ar),
         ("last_residuals", last_residuals, num_ma),
@@ -137,7 +138,7 @@ def impulse_responses(varma: Varma, horizon: int) -> Float[Array, "horizon serie
 
     **Raises:** `ValueError` for a horizon below 1.
     """
-    check_horizon(horizon)
+    check_counts(horizon=horizon)
     num_ar, size, _ = varma.ar.shape
     now = jnp.eye(size, dtype=varma.ar.dtype)[None]
     before = jnp.zeros((max(num_ar, varma.ma.shape[0]), size, size), varma.ar.dtype)
@@ -242,9 +243,3 @@ def by_period(responses: Responses) -> Float[Array, "horizon horizon *rest"]:
 def symmetric(covs: Float[Array, "*batch size size"]) -> Float[Array, "*batch size size"]:
     """Free of what rounding put between the two halves."""
     return 0.5 * (covs + jnp.swapaxes(covs, -1, -2))
-
-
-def check_horizon(horizon: int) -> None:
-    """At least one step."""
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1, got {horizon}.")

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.lags import lagged
 from jaxfc.model import Fitted, Model
@@ -14,7 +15,7 @@ from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
 from jaxfc.volatility.dcc import CorrelationModel, FittedCorrelationModel
 from jaxfc.volatility.forecast import VolatilityForecast, varma_forecast
-from jaxfc.volatility.horizon import Varma, check_horizon, mean_path, product, recursion
+from jaxfc.volatility.horizon import Varma, mean_path, product, recursion
 from jaxfc.volatility.mean import ZeroMean
 from jaxfc.volatility.simulate import BURN_IN
 from jaxfc.volatility.univariate import FittedVarianceModel, VarianceModel
@@ -170,7 +171,7 @@ class FittedMeanFirst(Fitted):
         **Raises:** `ValueError` for a horizon below 1, exogenous values of another shape, and what
         the second step raises.
         """
-        check_horizon(horizon)
+        check_counts(horizon=horizon)
         mean = self.model.mean
         returns, given = mean.completed(self.parameters, self.values, self.observed, self.residuals)
         inputs = self.inputs_ahead(given[-1:], horizon, exogenous)

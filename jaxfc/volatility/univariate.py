@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.counts import check_counts
 from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.model import Fitted, Model
 from jaxfc.results import RESULTS, SUCCESSFUL
@@ -15,7 +16,7 @@ from jaxfc.serialisation_tree import names_of
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 from jaxfc.volatility.checks import check_returns
 from jaxfc.volatility.forecast import VolatilityForecast
-from jaxfc.volatility.horizon import Varma, check_horizon, impulse_responses
+from jaxfc.volatility.horizon import Varma, impulse_responses
 from jaxfc.volatility.innovations import Innovations, Normal
 from jaxfc.volatility.likelihood import (
     CONVENTIONS,
@@ -74,8 +75,7 @@ class VarianceModel(Model):
                 f"targeting=True needs a process whose long-run variance is omega / (1 - "
                 f"persistence); {type(self.variance).__name__} is none."
             )
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        check_counts(max_steps=self.max_steps)
 
     @property
     def specification(self) -> Specification:
@@ -226,7 +226,7 @@ class FittedVarianceModel(Fitted):
         **Raises:** `ValueError` for a horizon below 1, an unknown source of innovations and for
         moments that do not exist.
         """
-        check_horizon(horizon)
+        check_counts(horizon=horizon)
         check_source(innovations)
         if key is not None:
             return SampleForecast(self.draw_ahead(horizon, num_draws, innovations, key=key))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.counts import check_counts
 from jaxfc.lags import lagged, push
 from jaxfc.results import RESULTS, SUCCESSFUL, select
 from jaxfc.typing import Array, Bool, Float, Int, as_scalar
@@ -99,8 +100,7 @@ class VectorMean(eqx.Module):
         for name in ("num_ar", "num_ma", "num_exogenous"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps}.")
+        check_counts(max_steps=self.max_steps)
 
     def modelled(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """The series of a panel that are returns."""
