@@ -44,6 +44,43 @@ class RESULTS(optx.RESULTS):  # pyright: ignore
         "of its prior, or of an outlier. Ask for fewer regimes, more starts (num_starts), heavier "
         "tails (StudentTails()) or a stronger prior."
     )
+    frozen_chain = (
+        "A chain hardly moves: its step size collapsed or its proposals are refused, which float32 "
+        "and starts far from the posterior bring about. Its draws are worthless. Sample in "
+        "float64, start nearer (less jitter, a warm start), lengthen the warm-up, or change the "
+        "key."
+    )
+    divergent_transitions = (
+        "Too many transitions left the path of constant energy (divergences), so draws miss a part "
+        "of the posterior, mostly a narrow neck of a hierarchical scale. Raise `target_accept`, "
+        "move the block with few data per group to its non-centred form, or tighten the prior of "
+        "its scale."
+    )
+    not_mixed = (
+        "The chains do not agree (R-hat above its limit): they have not reached the posterior, or "
+        "it has several modes. Lengthen the warm-up, draw more, start nearer, or look whether the "
+        "quantity named in the table is identified (align loadings first)."
+    )
+    few_effective_draws = (
+        "The draws are so dependent that they are worth fewer independent ones than asked for "
+        "(`min_ess`). Draw more, warm up longer, or parametrise the quantity named in the table "
+        "differently (centred where data are many, non-centred where few)."
+    )
+    energy_not_explored = (
+        "The momentum moves the energy too slowly through its range (E-BFMI below its limit): the "
+        "tails are hardly visited, mostly those of a hierarchical scale. Use the non-centred form "
+        "of that block, a tighter prior of its scale, or more draws."
+    )
+    indefinite_curvature = (
+        "The log density is not curved downwards in every direction where the search for its "
+        "mode ended, so no normal law fits there: a hierarchical scale near zero, a flat direction "
+        "(rotations of loadings), or too few steps. Use MeanFieldNormal(), Pathfinder() or NUTS()."
+    )
+    poor_approximation = (
+        "The approximation misses a part of the posterior (Pareto k above its limit). In hundreds "
+        "of dimensions this is the rule for all parameters together: compare the quantities of "
+        "interest with draws of NUTS (`gap_to`), raise `rank`, or sample the posterior."
+    )
 
 
 def is_okay(result: RESULTS) -> jax.Array:

@@ -69,6 +69,21 @@ from jaxfc.evaluation.performance import (
 )
 from jaxfc.evaluation.performance_table import performance_table
 from jaxfc.evaluation.portfolio_tail import PortfolioTail, portfolio_tail
+from jaxfc.evaluation.predictive_checks import (
+    calibration_by_class,
+    clustered_mean,
+    pit_weighted,
+    reliability,
+)
+from jaxfc.evaluation.rank_scores import (
+    check_weights,
+    information_ratio,
+    mean_ranked_probability_score,
+    quantile_classes,
+    rank_probabilities,
+    rank_probability_error,
+    ranked_probability_score,
+)
 from jaxfc.evaluation.scores import (
     coverage,
     crps_draws,
@@ -125,7 +140,10 @@ __all__ = [
     "berkowitz",
     "block_indices",
     "bootstrap_sharpe_difference",
+    "calibration_by_class",
+    "check_weights",
     "christoffersen_pelletier",
+    "clustered_mean",
     "conditional_coverage",
     "coverage",
     "coverage_table",
@@ -140,6 +158,7 @@ __all__ = [
     "expected_maximum_sharpe",
     "expected_shortfall",
     "giacomini_white",
+    "information_ratio",
     "interval_outliers",
     "interval_score",
     "jobson_korkie",
@@ -154,6 +173,7 @@ __all__ = [
     "max_drawdown",
     "mcneil_frey",
     "mean_interval_score",
+    "mean_ranked_probability_score",
     "minimum_track_record",
     "model_confidence_set",
     "omega_ratio",
@@ -165,10 +185,16 @@ __all__ = [
     "pit_gaussian",
     "pit_kolmogorov",
     "pit_uniformity",
+    "pit_weighted",
     "portfolio_tail",
     "probabilistic_sharpe",
+    "quantile_classes",
     "quantile_score",
     "rank_histogram",
+    "rank_probabilities",
+    "rank_probability_error",
+    "ranked_probability_score",
+    "reliability",
     "rmse",
     "rmsse",
     "scaled_crps",

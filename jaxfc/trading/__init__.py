@@ -1,5 +1,16 @@
 """Strategies that trade on forecasts, and the wealth they lead to."""
 
+from jaxfc.trading.portfolio_limits import Limits
+from jaxfc.trading.portfolio_weights import (
+    Allocation,
+    KellyPortfolio,
+    MeanVariance,
+    MinimumVariance,
+    PortfolioRule,
+    RiskParity,
+    scaled_to_gross,
+    weighted_moments,
+)
 from jaxfc.trading.strategies import (
     CPPI,
     BuyAndHold,
@@ -18,12 +29,19 @@ from jaxfc.trading.wealth import WealthPath, run_strategies, run_strategy
 
 __all__ = [
     "CPPI",
+    "Allocation",
     "BuyAndHold",
     "ConstantMix",
     "Kelly",
+    "KellyPortfolio",
     "LeveragedLevel",
+    "Limits",
     "LinearLevel",
+    "MeanVariance",
+    "MinimumVariance",
+    "PortfolioRule",
     "PredictionLevel",
+    "RiskParity",
     "Strategy",
     "View",
     "VolatilityTarget",
@@ -32,7 +50,9 @@ __all__ = [
     "paths_frame",
     "run_strategies",
     "run_strategy",
+    "scaled_to_gross",
     "strategy_table",
     "view_of",
     "views_of",
+    "weighted_moments",
 ]

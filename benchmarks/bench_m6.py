@@ -1,0 +1,159 @@
+"""The M6 model on its author's problem: 100 assets, 234 four-week periods, 7 factors.
+
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/bench_m6.py [--quick] [--save]
+    python benchmarks/bench_m6.py --peer IDATA.npz    # beside draws of benchmarks/m6_pymc.py
+    python benchmarks/bench_m6.py --accelerator       # the official rounds as one batch
+
+Needs the real data beside the project. Float32, as the package runs by default. Table `m6`: one row
+for each way to draw; `compile_s`, `cpu_s` (warm-up and draws) and `wall_s` are seconds; `min_ess`
+and `max_rhat` are of the quantities that the data identify (`Program.identified`), `ess_per_cpu_s`
+their quotient with the compilation counted.
+"""
+
+import argparse
+import itertools
+import os
+import time
+
+os.environ.setdefault("NPROC", "16")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from timing import report
+
+from experiments.m6_data import ROUND_ENDS, m6_assets, official_prices
+from jaxfc.bayes.factor_scales import ConstantScale
+from jaxfc.bayes.loading_priors import FixedScale
+from jaxfc.bayes.m6 import FittedM6, M6Model
+from jaxfc.bayes.past_weights import LinearRamp
+from jaxfc.bayes.pooled_hmc import PooledHMC
+from jaxfc.bayes.variational import MeanFieldNormal
+from jaxfc.evaluation.rank_scores import (
+    mean_ranked_probability_score,
+    quantile_classes,
+    rank_probabilities,
+)
+from jaxfc.panel import Panel
+
+RAMP = 65
+WINDOW = 222
+
+
+@eqx.filter_jit
+def estimated(model: M6Model, values: jax.Array, observed: jax.Array, key: jax.Array) -> FittedM6:
+    """One posterior."""
+    return model.estimate(values, observed, key=key)
+
+
+def variants(num_draws: int) -> dict[str, tuple[dict, object]]:
+    """What is timed."""
+    hmc = PooledHMC(num_draws=num_draws)
+    published = {"loading_prior": FixedScale(), "factor_scale": ConstantScale()}
+    return {
+        "default, PooledHMC": ({}, hmc),
+        "published priors, PooledHMC": (published, hmc),
+        "default, MeanFieldNormal": ({}, MeanFieldNormal(num_draws=2000, max_pareto_k=jnp.inf)),
+    }
+
+
+def one_fit(model: M6Model, panel: Panel) -> dict[str, object]:
+    """Seconds and diagnostics of one posterior."""
+    arguments = (model.resolved(panel), *panel.arrays(), jax.random.key(0))
+    cpu = time.process_time()
+    compiled = estimated.lower(*arguments).compile()
+    compile_s = time.process_time() - cpu
+    cpu, wall = time.process_time(), time.perf_counter()
+    fitted = jax.block_until_ready(compiled(*arguments))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    found = fitted.diagnostics
+    ess = float(found.min_bulk_ess)
+    return {
+        "compile_s": compile_s,
+        "cpu_s": cpu,
+        "wall_s": wall,
+        "min_ess": ess,
+        "max_rhat": float(found.max_rhat),
+        "divergent": int(found.num_divergent),
+        "ess_per_cpu_s": ess / (cpu + compile_s),
+        "fewest": str(found.table()["min_bulk_ess"].idxmin()),
+    }
+
+
+def author_problem() -> Panel:
+    """All periods before the last."""
+    assets = m6_assets()
+    return assets.panel(assets.names).window(0, 234)
+
+
+def timed_fits(num_draws: int) -> list[dict[str, object]]:
+    """One row for each variant."""
+    assets, panel = m6_assets(), author_problem()
+    rows: list[dict[str, object]] = []
+    for name, (options, inference) in variants(num_draws).items():
+        options = {"past": LinearRamp(float(RAMP)), "inference": inference, **options}
+        rows.append({"variant": name, **one_fit(M6Model(assets.classes, **options), panel)})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def rounds_in_one_batch(num_draws: int, num_warmup: int) -> pd.DataFrame:
+    """The 12 rounds as one batch: seconds, RPS, diagnostics of each."""
+    assets = m6_assets()
+    prices = official_prices(None)[assets.names].ffill()
+    windows, outcomes = [], []
+    for origin, end in itertools.pairwise(ROUND_ENDS[1:]):
+        panel = assets.known_at(origin).panel(assets.names)
+        windows.append(panel.window(panel.num_times - WINDOW, None))
+        outcomes.append((prices.loc[end] / prices.loc[origin] - 1.0).to_numpy())
+    arrays = [w.arrays() for w in windows]
+    values, observed = (jnp.stack(parts) for parts in zip(*arrays, strict=True))
+    inference = PooledHMC(num_draws=num_draws, num_warmup=num_warmup)
+    options = {"past": LinearRamp(float(RAMP)), "inference": inference, "num_replicates": 5}
+    model = M6Model(assets.classes, **options).resolved(windows[0])
+
+    @jax.jit
+    def scored(values, observed, realised, key):
+        def one(values, observed, realised, key):
+            fit_key, draw_key = jax.random.split(key)
+            fitted = model.estimate(values, observed, key=fit_key)
+            draws = fitted.forecast(1, key=draw_key).draws[:, 0]
+            score = mean_ranked_probability_score(
+                rank_probabilities(draws), quantile_classes(realised)
+            )
+            found = fitted.diagnostics
+            return score, found.min_bulk_ess, found.max_rhat, found.num_divergent
+
+        return jax.vmap(one)(values, observed, realised, key)
+
+    keys = jax.random.split(jax.random.key(6), len(windows))
+    arguments = values, observed, jnp.asarray(np.stack(outcomes), values.dtype), keys
+    start = time.perf_counter()
+    compiled = scored.lower(*arguments).compile()
+    print(f"compile {time.perf_counter() - start:.1f} s", flush=True)
+    start = time.perf_counter()
+    found = jax.block_until_ready(compiled(*arguments))
+    print(f"12 rounds, {num_draws} draws x 4 chains: {time.perf_counter() - start:.1f} s wall")
+    table = pd.DataFrame(dict(zip(("RPS", "min_ess", "max_rhat", "divergent"), found, strict=True)))
+    print(table.to_string(), "\nmean RPS", float(table["RPS"].mean()), jax.devices()[0].device_kind)
+    return table
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--save", action="store_true")
+    parser.add_argument("--accelerator", action="store_true")
+    options = parser.parse_args()
+    if options.accelerator:
+        rounds_in_one_batch(100 if options.quick else 1000, 100 if options.quick else 500)
+        return
+    report("m6", timed_fits(100 if options.quick else 1000), save=options.save)
+
+
+if __name__ == "__main__":
+    main()

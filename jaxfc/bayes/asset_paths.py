@@ -1,0 +1,103 @@
+"""Futures of the M6 model: factors rolled forward from each posterior draw, noise on top."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxfc.bayes.asset_returns import AssetFactorProgram, AssetRows
+from jaxfc.bayes.program import Parameters
+from jaxfc.typing import Array, Float, PRNGKeyArray
+
+if TYPE_CHECKING:
+    from jaxfc.bayes.m6 import FittedM6
+
+
+class AssetPaths(NamedTuple):
+    """Joint draws of the next rows: `expected` given parameters and future factors, `returns` with
+    the assets' own noise; `source` says which posterior draw each comes from."""
+
+    expected: Float[Array, "draws horizon series"]
+    returns: Float[Array, "draws horizon series"]
+
+
+def draw_paths(fitted: "FittedM6", horizon: int, *, key: PRNGKeyArray) -> AssetPaths:
+    """`num_replicates` futures of every posterior draw, in the units of the data."""
+    program = program_ahead(fitted, horizon)
+    pooled = fitted.draws.pooled()
+    copies = fitted.model.num_replicates
+    number = fitted.draws.num_draws * copies
+
+    def one(place: Array) -> AssetPaths:
+        parameters = jax.tree.map(lambda x: x[place // copies], pooled)
+        own = jax.random.fold_in(key, place)
+        return future(program, parameters, fitted.ahead.market_signal, horizon, key=own)
+
+    drawn = jax.lax.map(one, jnp.arange(number), batch_size=min(256, number))
+    return AssetPaths(*(fitted.scale * part for part in drawn))
+
+
+def program_ahead(fitted: "FittedM6", horizon: int) -> AssetFactorProgram:
+    """The model with the rows to be forecast in place of those that were fitted."""
+    from jaxfc.bayes.asset_panel_rows import Standardised
+
+    ahead = fitted.ahead
+    num_series = ahead.earnings.size
+    blank = jnp.zeros((horizon, num_series), fitted.scale.dtype)
+    features = (ahead.recent_return, ahead.recent_volatility, ahead.earnings)
+    first = (blank.at[0].set(feature) for feature in features)
+    rows = AssetRows(blank, jnp.ones_like(blank), *first, blank[:, 0])
+    return fitted.model.program(Standardised(rows, ahead, fitted.scale))
+
+
+def future(
+    program: AssetFactorProgram,
+    parameters: Parameters,
+    signal: Float[Array, ""],
+    horizon: int,
+    *,
+    key: PRNGKeyArray,
+) -> AssetPaths:
+    """One future of standardised returns from one draw of the parameters."""
+    shock_key, scale_key, noise_key = jax.random.split(key, 3)
+    rows = program.rows
+    expected = program.expected(parameters, rows)
+    if program.num_factors:
+        dynamics, size = program.dynamics, program.num_factors
+        shocks = jax.random.normal(shock_key, (horizon, size), expected.dtype)
+        volatility = program.factor_scale.ahead(parameters, signal, horizon, key=scale_key)
+        past = parameters["factors"]
+        lacking = max(dynamics.num_lags - past.shape[0], 0)
+        past = jnp.pad(past, ((lacking, 0), (0, 0)))[past.shape[0] + lacking - dynamics.num_lags :]
+
+        def advance(last: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+            row = dynamics.next_row(last, parameters, now[0], now[1])
+            return jnp.concatenate([last[1:], row[None]]), row
+
+        _, factors = jax.lax.scan(advance, past, (shocks, volatility))
+        expected = expected + factors @ parameters["loadings"].T
+    noise = jax.random.t(noise_key, program.dof(parameters), expected.shape, expected.dtype)
+    scale = jnp.exp(program.log_scale(parameters, rows))
+    return AssetPaths(expected, expected + scale * noise)
+
+
+def simulate_rows(
+    fitted: "FittedM6", num_steps: int, *, key: PRNGKeyArray
+) -> Float[Array, "time series"]:
+    """A path of one posterior draw from the stationary law of its factors, features at their mean
+    and the scale of the factors' shocks at one."""
+    pick_key, path_key, noise_key = jax.random.split(key, 3)
+    pooled = fitted.draws.pooled()
+    place = jax.random.randint(pick_key, (), 0, fitted.draws.num_draws)
+    parameters = jax.tree.map(lambda x: x[place], pooled)
+    program = program_ahead(fitted, num_steps)
+    blank = jnp.zeros_like(program.rows.returns)
+    rows = AssetRows(blank, jnp.ones_like(blank), blank, blank, blank, blank[:, 0])
+    mean = program.expected(parameters, rows)
+    if program.num_factors:
+        ones = jnp.ones(num_steps, mean.dtype)
+        size = program.num_factors
+        factors = program.dynamics.simulate(parameters, ones, size, key=path_key)
+        mean = mean + factors @ parameters["loadings"].T
+    noise = jax.random.t(noise_key, program.dof(parameters), mean.shape, mean.dtype)
+    return fitted.scale * (mean + jnp.exp(program.log_scale(parameters, rows)) * noise)

@@ -1,0 +1,293 @@
+"""Laws of the path of latent factors, as densities without a loop over time.
+
+Every law is written by differences of the path, so that its density is one expression in all rows;
+only simulation runs forward. Scales of innovations by row (`volatility`) make the factors' variance
+move.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from numpyro import distributions as dist
+
+from jaxfc.bayes.program import Parameters, Priors
+from jaxfc.typing import Array, Float, PRNGKeyArray
+
+LOG_2PI = 1.8378770664093453
+LARGEST = 0.99
+
+
+class FactorDynamics(eqx.Module):
+    """How factors follow each other. `num_lags` past rows determine the law of the next."""
+
+    @property
+    @abc.abstractmethod
+    def num_lags(self) -> int:
+        """How many rows a forecast starts from."""
+
+    @abc.abstractmethod
+    def priors(self, num_factors: int) -> Priors:
+        """Priors of the parameters of the dynamics."""
+
+    @abc.abstractmethod
+    def start(self, num_factors: int) -> Parameters:
+        """Values to start from: no dependence between rows."""
+
+    @abc.abstractmethod
+    def log_prob(
+        self,
+        path: Float[Array, "time factors"],
+        parameters: Parameters,
+        volatility: Float[Array, " time"],
+    ) -> Float[Array, ""]:
+        """ln p(path) with innovations of standard deviation `volatility` (one: as stated)."""
+
+    @abc.abstractmethod
+    def next_row(
+        self,
+        last: Float[Array, "lags factors"],
+        parameters: Parameters,
+        noise: Float[Array, " factors"],
+        volatility: Float[Array, ""],
+    ) -> Float[Array, " factors"]:
+        """The row after `last` (newest last) from standard normal `noise`."""
+
+    def unconditional_cov(self, parameters: Parameters, num_factors: int) -> Array:
+        """Stationary covariance (factors, factors) at volatility one, up to momentum terms."""
+        return jnp.eye(num_factors) / (1.0 - parameters["rho"] ** 2)
+
+    def simulate(
+        self,
+        parameters: Parameters,
+        volatility: Float[Array, " time"],
+        num_factors: int,
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "time factors"]:
+        """One path from the law that `log_prob` is the density of."""
+        num_rows = volatility.size
+        noise = jax.random.normal(key, (num_rows, num_factors), volatility.dtype)
+        root = jnp.linalg.cholesky(self.unconditional_cov(parameters, num_factors))
+        first = volatility[0] * root @ noise[0]
+        lags = jnp.zeros((self.num_lags, num_factors), first.dtype).at[-1].set(first)
+
+        def advance(last: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+            row = self.next_row(last, parameters, now[0], now[1])
+            return jnp.concatenate([last[1:], row[None]]), row
+
+        _, rest = jax.lax.scan(advance, lags, (noise[1:], volatility[1:]))
+        return jnp.concatenate([first[None], rest])
+
+
+class FactorPath(dist.Distribution):
+    """The path of the factors as a distribution of NumPyro's."""
+
+    support = dist.constraints.real_matrix
+    reparametrized_params: list[str] = []  # noqa: RUF012
+
+    def __init__(
+        self,
+        dynamics: FactorDynamics,
+        parameters: Parameters,
+        volatility: Float[Array, " time"],
+        num_factors: int,
+    ):
+        self.dynamics, self.parameters, self.volatility = dynamics, parameters, volatility
+        super().__init__((), (volatility.size, num_factors), validate_args=False)
+
+    def log_prob(self, value: Float[Array, "time factors"]) -> Float[Array, ""]:
+        return self.dynamics.log_prob(value, self.parameters, self.volatility)
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple = ()) -> Float[Array, "time factors"]:
+        size = self.event_shape[1]
+        return self.dynamics.simulate(self.parameters, self.volatility, size, key=key)
+
+
+def normal_log_prob(gap: Array, scale: Array) -> Float[Array, ""]:
+    """Sum over rows and factors of ln N(gap; 0, scale^2), `scale` by row."""
+    rows = jnp.sum((gap / scale[:, None]) ** 2, axis=1)
+    return -0.5 * jnp.sum(rows) - gap.shape[1] * jnp.sum(jnp.log(scale) + 0.5 * LOG_2PI)
+
+
+class FirstOrder(FactorDynamics):
+    """z_t = rho z_{t-1} + v_t e_t, e ~ N(0, I), z_1 ~ N(0, v_1^2 / (1 - rho^2)): reversal or
+    persistence, the same for all factors.
+
+    `scale` is the standard deviation of the normal prior of rho, truncated to (-0.99, 0.99).
+    """
+
+    scale: float | Float[Array, ""] = 0.2
+
+    @property
+    def num_lags(self) -> int:
+        return 1
+
+    def priors(self, num_factors: int) -> Priors:
+        law = dist.TruncatedNormal(0.0, self.scale, low=-LARGEST, high=LARGEST)
+        return {"rho": lambda _: law}
+
+    def start(self, num_factors: int) -> Parameters:
+        return {"rho": jnp.asarray(0.0)}
+
+    def log_prob(
+        self,
+        path: Float[Array, "time factors"],
+        parameters: Parameters,
+        volatility: Float[Array, " time"],
+    ) -> Float[Array, ""]:
+        rho = parameters["rho"]
+        past = jnp.concatenate([jnp.zeros_like(path[:1]), rho * path[:-1]])
+        first = jnp.arange(path.shape[0]) == 0
+        scale = jnp.where(first, volatility / jnp.sqrt(1.0 - rho**2), volatility)
+        return normal_log_prob(path - past, scale)
+
+    def next_row(
+        self,
+        last: Float[Array, "lags factors"],
+        parameters: Parameters,
+        noise: Float[Array, " factors"],
+        volatility: Float[Array, ""],
+    ) -> Float[Array, " factors"]:
+        return parameters["rho"] * last[-1] + volatility * noise
+
+
+class Momentum(FactorDynamics):
+    """z_t = rho z_{t-1} + beta sum_{j=first..last} z_{t-j} + v_t e_t: reversal and momentum.
+
+    Rows before the panel count as zero in the sum; the first row has the stationary law of the
+    reversal alone. `scale` and `momentum_scale` are the standard deviations of the normal priors of
+    rho and beta, truncated so that |rho| + (number of lags) |beta| < 1, which is stationary.
+
+    Source: the M6 model's momentum variant, lags 2 to 12 (Weitzenfeld, 2025).
+    """
+
+    scale: float | Float[Array, ""] = 0.2
+    momentum_scale: float | Float[Array, ""] = 0.03
+    first: int = eqx.field(static=True, default=2)
+    last: int = eqx.field(static=True, default=12)
+
+    def __check_init__(self):
+        if not 2 <= self.first <= self.last:
+            raise ValueError(
+                f"momentum takes lags first..last with 2 <= first <= last, got {self.first} and "
+                f"{self.last}; lag 1 is the reversal's."
+            )
+
+    @property
+    def num_lags(self) -> int:
+        return self.last
+
+    def priors(self, num_factors: int) -> Priors:
+        width = self.last - self.first + 1
+        reversal = dist.TruncatedNormal(0.0, self.scale, low=-LARGEST, high=LARGEST)
+
+        def momentum(parameters: Parameters) -> dist.Distribution:
+            bound = (1.0 - jnp.abs(parameters["rho"])) / width
+            return dist.TruncatedNormal(0.0, self.momentum_scale, low=-bound, high=bound)
+
+        return {"rho": lambda _: reversal, "momentum": momentum}
+
+    def start(self, num_factors: int) -> Parameters:
+        return {"rho": jnp.asarray(0.0), "momentum": jnp.asarray(0.0)}
+
+    def log_prob(
+        self,
+        path: Float[Array, "time factors"],
+        parameters: Parameters,
+        volatility: Float[Array, " time"],
+    ) -> Float[Array, ""]:
+        rho = parameters["rho"]
+        totals = jnp.cumsum(jnp.concatenate([jnp.zeros((self.last + 1, path.shape[1])), path]), 0)
+        num_rows, zeroth = path.shape[0], self.last
+        # The sum of z_{t-first}..z_{t-last}, as a difference of running sums.
+        upper = totals[zeroth + 1 - self.first : zeroth + 1 - self.first + num_rows]
+        lower = totals[zeroth - self.last : zeroth - self.last + num_rows]
+        past = jnp.concatenate([jnp.zeros_like(path[:1]), rho * path[:-1]])
+        past = past + parameters["momentum"] * (upper - lower)
+        first = jnp.arange(num_rows) == 0
+        scale = jnp.where(first, volatility / jnp.sqrt(1.0 - rho**2), volatility)
+        return normal_log_prob(path - past, scale)
+
+    def next_row(
+        self,
+        last: Float[Array, "lags factors"],
+        parameters: Parameters,
+        noise: Float[Array, " factors"],
+        volatility: Float[Array, ""],
+    ) -> Float[Array, " factors"]:
+        older = jnp.sum(last[: self.last - self.first + 1], axis=0)
+        past = parameters["rho"] * last[-1] + parameters["momentum"] * older
+        return past + volatility * noise
+
+
+class VectorFirstOrder(FactorDynamics):
+    """z_t = P z_{t-1} + v_t e_t with unconditional covariance I: P = A L'^{-1}, L L' = I + A'A,
+    Q = I - P P' = (I + A A')^{-1}.
+
+    Every stationary VAR(1) has this form after a linear transformation of its factors (with
+    unconditional covariance I, stationarity is |P| < 1), so nothing is left out and no draw is
+    explosive. Entries of A are N(0, scale^2). With volatility the innovations have covariance
+    v_t^2 Q and the first row v_1^2 I.
+
+    Source: Ansley and Kohn (1986), the first step of their recursion.
+    """
+
+    scale: float | Float[Array, ""] = 0.2
+
+    @property
+    def num_lags(self) -> int:
+        return 1
+
+    def priors(self, num_factors: int) -> Priors:
+        law = dist.Normal(0.0, self.scale).expand([num_factors, num_factors])
+        return {"coupling": lambda _: law}
+
+    def start(self, num_factors: int) -> Parameters:
+        return {"coupling": jnp.zeros((num_factors, num_factors))}
+
+    def unconditional_cov(self, parameters: Parameters, num_factors: int) -> Array:
+        return jnp.eye(num_factors)
+
+    def log_prob(
+        self,
+        path: Float[Array, "time factors"],
+        parameters: Parameters,
+        volatility: Float[Array, " time"],
+    ) -> Float[Array, ""]:
+        coupling = parameters["coupling"]
+        root = chol_plus_identity(coupling.T @ coupling)
+        # P z = A L'^{-1} z; |Q^{-1/2} x|^2 = |x|^2 + |A'x|^2.
+        moved = coupling @ solve_triangular(root.T, path[:-1].T, lower=False)
+        gap = path[1:] - moved.T
+        later = volatility[1:, None]
+        squares = jnp.sum((gap / later) ** 2) + jnp.sum((gap @ coupling / later) ** 2)
+        log_dets = (path.shape[0] - 1) * jnp.sum(jnp.log(jnp.diagonal(root)))
+        size = path.shape[1]
+        first = normal_log_prob(path[:1], volatility[:1])
+        scales = size * jnp.sum(jnp.log(volatility[1:]) + 0.5 * LOG_2PI)
+        return first - 0.5 * squares + log_dets - scales
+
+    def next_row(
+        self,
+        last: Float[Array, "lags factors"],
+        parameters: Parameters,
+        noise: Float[Array, " factors"],
+        volatility: Float[Array, ""],
+    ) -> Float[Array, " factors"]:
+        transition = self.transition(parameters)
+        root = chol_plus_identity(parameters["coupling"] @ parameters["coupling"].T)
+        return transition @ last[-1] + volatility * solve_triangular(root.T, noise, lower=False)
+
+    def transition(self, parameters: Parameters) -> Float[Array, "factors factors"]:
+        """P = A L'^{-1}."""
+        coupling = parameters["coupling"]
+        root = chol_plus_identity(coupling.T @ coupling)
+        return solve_triangular(root, coupling.T, lower=True).T
+
+
+def chol_plus_identity(matrix: Float[Array, "factors factors"]) -> Float[Array, "factors factors"]:
+    """L with L L' = I + matrix."""
+    return jnp.linalg.cholesky(jnp.eye(matrix.shape[0], dtype=matrix.dtype) + matrix)

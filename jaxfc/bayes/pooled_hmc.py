@@ -1,0 +1,265 @@
+"""Hamiltonian Monte Carlo whose chains move together and learn from each other.
+
+All chains take the same number of leapfrog steps, drawn anew for every transition, so that a batch
+of them never waits for the longest tree, on a processor as on an accelerator. Step size and
+diagonal mass are learnt from all chains at once during a warm-up. One compiled program holds
+warm-up and draws.
+
+Source: Duane et al. (1987); dual averaging: Hoffman and Gelman (2014), section 3.2; windows and
+regularised variances: Stan's reference manual; jittered lengths: Neal (2011), section 5.4.
+"""
+
+from typing import NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfc.bayes.adaptation import (
+    DualAverage,
+    PooledMoments,
+    add_draws,
+    averaged_step,
+    no_moments,
+    regularised_variance,
+    start_average,
+    update_average,
+)
+from jaxfc.bayes.draws import Inference, PosteriorDraws, Tuned
+from jaxfc.bayes.program import Program
+from jaxfc.counts import check_counts
+from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
+
+# An error of the energy that no accurate path makes (Stan's and NumPyro's threshold).
+DIVERGENCE = 1000.0
+# Windows double from the first, as many draws as the mass needs at least.
+FIRST_WINDOW = 50
+
+
+class Chains(NamedTuple):
+    """Where all chains are: positions, log densities, gradients."""
+
+    position: Float[Array, "chains size"]
+    log_density: Float[Array, " chains"]
+    gradient: Float[Array, "chains size"]
+
+
+class Learning(NamedTuple):
+    """What is learnt on the way."""
+
+    average: DualAverage
+    moments: PooledMoments
+    variance: Float[Array, " size"]
+
+
+class Move(NamedTuple):
+    """What one transition of all chains tells."""
+
+    energy: Float[Array, " chains"]
+    acceptance: Float[Array, " chains"]
+    divergent: Bool[Array, " chains"]
+    moved: Bool[Array, " chains"]
+
+
+class PooledHMC(Inference):
+    """Hamiltonian Monte Carlo with pooled adaptation.
+
+    `num_leapfrogs` L is the mean length of a path in steps: each transition takes a number of steps
+    uniform on L/2..3L/2, the same for all chains (the first part of the warm-up takes shorter
+    paths). `target_accept` is the mean acceptance that the step size is tuned to; `jitter` the
+    standard deviation of the starts around the program's in unconstrained units. `warm`: what
+    another run on similar data learnt (`Tuned`), which then replaces start, mass and step size.
+
+    The result code says `diverged` if no density was finite, `frozen_chain` if a chain did not
+    move; whether chains agree is `diagnose`'s to say.
+    """
+
+    num_chains: int = eqx.field(static=True, default=4)
+    num_draws: int = eqx.field(static=True, default=1000)
+    num_warmup: int = eqx.field(static=True, default=500)
+    num_leapfrogs: int | Int[Array, ""] = 48
+    target_accept: float | Float[Array, ""] = 0.8
+    jitter: float | Float[Array, ""] = 0.1
+    warm: Tuned | None = None
+
+    def __check_init__(self):
+        check_counts(
+            num_chains=self.num_chains, num_draws=self.num_draws, num_warmup=self.num_warmup
+        )
+        if self.num_draws < 4:
+            raise ValueError(
+                f"num_draws={self.num_draws} are too few to compare halves of a chain; take at "
+                "least 4."
+            )
+
+    def sample(self, program: Program, *, key: PRNGKeyArray) -> PosteriorDraws:
+        return self.sample_tuned(program, key=key)[0]
+
+    def sample_tuned(self, program: Program, *, key: PRNGKeyArray) -> tuple[PosteriorDraws, Tuned]:
+        """The draws, and what the warm-up learnt for another run on similar data."""
+        start, named = program.flat()
+
+        def log_density(x: Float[Array, " size"]) -> Float[Array, ""]:
+            return program.log_density(named(x))
+
+        density = jax.vmap(jax.value_and_grad(log_density))
+        start_key, move_key = jax.random.split(key)
+        chains, learning = self.started(start, density, key=start_key)
+        ends, short = window_ends(self.num_warmup)
+        num_steps = self.num_warmup + self.num_draws
+        schedule = (
+            jnp.arange(num_steps),
+            jnp.concatenate([jnp.asarray(ends), jnp.zeros(self.num_draws, bool)]),
+            jnp.concatenate([jnp.asarray(short), jnp.zeros(self.num_draws, bool)]),
+        )
+
+        def advance(carry: tuple[Chains, Learning], now: tuple[Array, Array, Array]):
+            chains, learning = carry
+            number, window_ends_here, is_short = now
+            path_key, accept_key = jax.random.split(jax.random.fold_in(move_key, number))
+            warming = number < self.num_warmup
+            step_size = jnp.where(
+                warming, jnp.exp(learning.average.log_step), averaged_step(learning.average)
+            )
+            length_key, momentum_key = jax.random.split(path_key)
+            mean_length = jnp.where(is_short, (self.num_leapfrogs + 2) // 3, self.num_leapfrogs)
+            length = jax.random.randint(
+                length_key, (), (mean_length + 1) // 2, mean_length + (mean_length + 1) // 2 + 1
+            )
+            chains, move = transition(
+                density, chains, step_size, learning.variance, length, momentum_key, accept_key
+            )
+            learning = self.learnt(learning, chains, move, warming, window_ends_here)
+            return (chains, learning), (chains.position, chains.log_density, move, length)
+
+        (chains, learning), (positions, log_densities, moves, lengths) = jax.lax.scan(
+            advance, (chains, learning), schedule
+        )
+        kept = slice(self.num_warmup, None)
+        step_size = averaged_step(learning.average)
+        moved = moves.moved[kept].T
+        parameters = jax.lax.map(
+            lambda x: program.constrain(named(x)),
+            jnp.swapaxes(positions[kept], 0, 1).reshape(-1, start.size),
+            batch_size=64,
+        )
+        shape = self.num_chains, self.num_draws
+        finite = jnp.all(jnp.isfinite(chains.log_density))
+        result = select(
+            jnp.all(jnp.mean(moved, axis=1) > 0.01), SUCCESSFUL, cast(RESULTS, RESULTS.frozen_chain)
+        )
+        draws = PosteriorDraws(
+            parameters=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), parameters),
+            log_density=log_densities[kept].T,
+            energy=moves.energy[kept].T,
+            divergent=moves.divergent[kept].T,
+            moved=moved,
+            step_size=jnp.full(self.num_chains, step_size),
+            num_leapfrogs=jnp.full(self.num_chains, jnp.mean(lengths[kept].astype(start.dtype))),
+            pareto_k=jnp.asarray(jnp.nan, start.dtype),
+            num_steps=jnp.asarray(num_steps),
+            result=select(finite, result, cast(RESULTS, RESULTS.diverged)),
+        )
+        return draws, Tuned(chains.position, learning.variance, step_size)
+
+    def started(
+        self, start: Float[Array, " size"], density, *, key: PRNGKeyArray
+    ) -> tuple[Chains, Learning]:
+        """Chains around the start, or where another run ended."""
+        shape = self.num_chains, start.size
+        if self.warm is None:
+            noise = jax.random.normal(key, shape, start.dtype)
+            position = start + jnp.asarray(self.jitter, start.dtype) * noise
+            variance = jnp.ones_like(start)
+            step = as_scalar(0.1).astype(start.dtype)
+        else:
+            if self.warm.position.shape != shape:
+                raise ValueError(
+                    f"`warm` has chains and parameters {self.warm.position.shape}, this run needs "
+                    f"{shape}: the panel or the number of chains differs; leave `warm` out."
+                )
+            position, variance = self.warm.position, self.warm.variance
+            step = self.warm.step_size
+        log_density, gradient = density(position)
+        learning = Learning(start_average(step), no_moments(start), variance)
+        return Chains(position, log_density, gradient), learning
+
+    def learnt(
+        self,
+        learning: Learning,
+        chains: Chains,
+        move: Move,
+        warming: Bool[Array, ""],
+        window_ends_here: Bool[Array, ""],
+    ) -> Learning:
+        """Step size and mass after one more transition of the warm-up; after it, unchanged."""
+        acceptance = jnp.mean(move.acceptance)
+        average = update_average(learning.average, acceptance, self.target_accept)
+        moments = add_draws(learning.moments, chains.position)
+        variance = jnp.where(window_ends_here, regularised_variance(moments), learning.variance)
+        fresh = start_average(jnp.exp(average.log_step)), no_moments(variance)
+        average, moments = jax.tree.map(
+            lambda new, old: jnp.where(window_ends_here, new, old), fresh, (average, moments)
+        )
+        updated = Learning(average, moments, variance)
+        return jax.tree.map(lambda new, old: jnp.where(warming, new, old), updated, learning)
+
+
+def transition(
+    density,
+    chains: Chains,
+    step_size: Float[Array, ""],
+    variance: Float[Array, " size"],
+    length: Int[Array, ""],
+    momentum_key: PRNGKeyArray,
+    accept_key: PRNGKeyArray,
+) -> tuple[Chains, Move]:
+    """One Hamiltonian transition of every chain: `length` leapfrog steps, then accept or stay."""
+    shape, dtype = chains.position.shape, chains.position.dtype
+    momentum = jax.random.normal(momentum_key, shape, dtype) / jnp.sqrt(variance)
+
+    def kinetic(p: Array) -> Float[Array, " chains"]:
+        return 0.5 * jnp.sum(variance * p**2, axis=1)
+
+    def leap(_: Int[Array, ""], state: tuple[Array, Chains]) -> tuple[Array, Chains]:
+        p, at = state
+        p = p + 0.5 * step_size * at.gradient
+        x = at.position + step_size * variance * p
+        value, gradient = density(x)
+        return p + 0.5 * step_size * gradient, Chains(x, value, gradient)
+
+    before = kinetic(momentum) - chains.log_density
+    momentum, proposal = jax.lax.fori_loop(0, length, leap, (momentum, chains))
+    after = kinetic(momentum) - proposal.log_density
+    gap = jnp.where(jnp.isfinite(after), after - before, jnp.inf)
+    acceptance = jnp.exp(-jnp.maximum(gap, 0.0))
+    accepted = jax.random.uniform(accept_key, gap.shape, dtype) < acceptance
+    chosen = jax.tree.map(
+        lambda new, old: jnp.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+        proposal,
+        chains,
+    )
+    energy = jnp.where(accepted, after, before)
+    stayed = jnp.all(chosen.position == chains.position, axis=1)
+    return chosen, Move(energy, acceptance, gap > DIVERGENCE, accepted & ~stayed)
+
+
+def window_ends(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
+    """At which steps of a warm-up the mass is renewed, and which of them take short paths.
+
+    The first tenth finds the region, then windows double; the last tenth tunes the step only.
+    """
+    ends, short = np.zeros(num_warmup, bool), np.zeros(num_warmup, bool)
+    first, last = max(num_warmup // 10, 1), num_warmup - max(num_warmup // 10, 1)
+    edge, width = first, min(FIRST_WINDOW, max((last - first) // 3, 1))
+    short[:first] = True
+    while edge < last:
+        ends[edge - 1] = True
+        edge, width = edge + width, 2 * width
+        if edge + width > last:
+            break
+    ends[last - 1] = True
+    short[: first + min(FIRST_WINDOW, num_warmup // 5)] = True
+    return ends, short
