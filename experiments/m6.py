@@ -176,7 +176,7 @@ def portfolio_ratios(lines: pd.DataFrame) -> pd.DataFrame:
     found = []
     for name in dict.fromkeys(lines["forecaster"]):
         own = lines[lines["forecaster"] == name].set_index("round")
-        whole = own.drop("pilot", errors="ignore").sum(numeric_only=True)
+        whole = own.drop("pilot", errors="ignore").sum(numeric_only=True, skipna=False)
         for rule in [name for name in RULES if f"sum {name}" in own]:
             ratios = {label: ratio_of(own.loc[label], rule) for label in own.index}
             row = {"forecaster": name, "portfolio": rule, "all rounds": ratio_of(whole, rule)}

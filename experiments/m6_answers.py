@@ -14,6 +14,8 @@ REPLAY = """RPS of each round as the organisers score it: all 100 assets, foreca
 known at the start of the round. 0.16 is the score of equal probabilities, {winner} that of the
 forecasting track's winner (published). The mean is that of rounds 1 to 12, without the pilot."""
 
+NOT_FOUND = "nan: the rule found no weights in one of the rounds."
+
 
 def backtest_answers(table: pd.DataFrame, data: str, reference: str) -> str:
     """The mean scores, the tests, and who is better."""
@@ -86,7 +88,7 @@ def replay_answers(
         [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in line]
         for line in weights.to_numpy(dtype=object)
     ]
-    text += ["## Information ratios of portfolios from the draws", markdown(heads, rows)]
+    text += ["## Information ratios of portfolios from the draws", NOT_FOUND, markdown(heads, rows)]
     rows = [[str(p), f"{ours:.10f}", f"{gap:.1e}"] for p, ours, gap in equal.to_numpy(dtype=object)]
     heads = ["period", "information ratio", "distance to the published one"]
     text += ["## Equal weights", markdown(heads, rows)]

@@ -19,13 +19,13 @@ class DualAverage(NamedTuple):
     log_average: Float[Array, ""]
     error: Float[Array, ""]
     centre: Float[Array, ""]
-    count: Int[Array, ""]
+    num_updates: Int[Array, ""]
 
 
 class PooledMoments(NamedTuple):
     """Count, mean and centred sum of squares of draws of all chains (Welford)."""
 
-    count: Float[Array, ""]
+    num_draws: Float[Array, ""]
     mean: Float[Array, " size"]
     squares: Float[Array, " size"]
 
@@ -41,7 +41,7 @@ def update_average(
     average: DualAverage, acceptance: Float[Array, ""], target: float | Array
 ) -> DualAverage:
     """After a transition that accepted with `acceptance`."""
-    count = average.count + 1
+    count = average.num_updates + 1
     share = 1.0 / (count + OFFSET)
     error = (1.0 - share) * average.error + share * (target - acceptance)
     log_step = average.centre - jnp.sqrt(count) / SHRINKAGE * error
@@ -66,18 +66,18 @@ def add_draws(moments: PooledMoments, draws: Float[Array, "chains size"]) -> Poo
     number = draws.shape[0]
     mean = jnp.mean(draws, axis=0)
     squares = jnp.sum((draws - mean) ** 2, axis=0)
-    count = moments.count + number
+    count = moments.num_draws + number
     gap = mean - moments.mean
     share = number / count
     return PooledMoments(
         count,
         moments.mean + gap * share,
-        moments.squares + squares + gap**2 * moments.count * share,
+        moments.squares + squares + gap**2 * moments.num_draws * share,
     )
 
 
 def regularised_variance(moments: PooledMoments) -> Float[Array, " size"]:
     """n / (n + 5) s^2 + 5 / (n + 5) 1e-3: away from zero where draws are few."""
-    count = moments.count
+    count = moments.num_draws
     variance = moments.squares / jnp.maximum(count - 1.0, 1.0)
     return (count * variance + GUESS_COUNT * GUESS) / (count + GUESS_COUNT)

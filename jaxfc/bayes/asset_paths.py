@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class AssetPaths(NamedTuple):
     """Joint draws of the next rows: `expected` given parameters and future factors, `returns` with
-    the assets' own noise; `source` says which posterior draw each comes from."""
+    the assets' own noise."""
 
     expected: Float[Array, "draws horizon series"]
     returns: Float[Array, "draws horizon series"]
@@ -45,8 +45,8 @@ def program_ahead(fitted: "FittedM6", horizon: int) -> AssetFactorProgram:
     num_series = ahead.earnings.size
     blank = jnp.zeros((horizon, num_series), fitted.scale.dtype)
     features = (ahead.recent_return, ahead.recent_volatility, ahead.earnings)
-    first = (blank.at[0].set(feature) for feature in features)
-    rows = AssetRows(blank, jnp.ones_like(blank), *first, blank[:, 0])
+    x, v, due = (blank.at[0].set(feature) for feature in features)
+    rows = AssetRows(blank, jnp.ones_like(blank), x, v, due, blank[:, 0])
     return fitted.model.program(Standardised(rows, ahead, fitted.scale))
 
 

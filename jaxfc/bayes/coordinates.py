@@ -17,6 +17,9 @@ The law of the parameters stays what it is: coordinates are the map from unconst
 the support of a law names, and its Jacobian is part of the density.
 """
 
+# NumPyro types its classes for arrays of any library and attributes as properties.
+# pyright: reportIncompatibleMethodOverride=false, reportAssignmentType=false
+
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from numpyro import distributions as dist
@@ -171,7 +174,7 @@ class InCoordinates(dist.Distribution):
         return jnp.sum(self.base.log_prob(value))
 
     def sample(self, key: Array, sample_shape: tuple = ()) -> Array:
-        return self.base.sample(key, sample_shape)
+        return jnp.asarray(self.base.sample(key, sample_shape))
 
 
 def root_of_path(factors: Float[Array, "time factors"]) -> Float[Array, "factors factors"]:

@@ -5,6 +5,9 @@ only simulation runs forward. Scales of innovations by row (`volatility`) make t
 move.
 """
 
+# NumPyro types its classes for arrays of any library and attributes as properties.
+# pyright: reportIncompatibleMethodOverride=false, reportAssignmentType=false
+
 import abc
 
 import equinox as eqx

@@ -3,6 +3,9 @@
 One v_t for all factors keeps rotations of the factors without consequence.
 """
 
+# NumPyro types its classes for arrays of any library and attributes as properties.
+# pyright: reportIncompatibleMethodOverride=false, reportAssignmentType=false
+
 import abc
 
 import equinox as eqx
@@ -109,7 +112,8 @@ class LogVolatilityPath(dist.Distribution):
         first = noise[0] / jnp.sqrt(1.0 - self.phi**2)
 
         def advance(last: Array, now: Array) -> tuple[Array, Array]:
-            return (self.phi * last + now,) * 2
+            here = self.phi * last + now
+            return here, here
 
         _, rest = jax.lax.scan(advance, first, noise[1:])
         return jnp.concatenate([first[None], rest])
@@ -159,7 +163,8 @@ class StochasticScale(FactorScale):
         noise = parameters["volatility_sd"] * jax.random.normal(key, (horizon,), signal.dtype)
 
         def advance(last: Array, now: Array) -> tuple[Array, Array]:
-            return (phi * last + now,) * 2
+            here = phi * last + now
+            return here, here
 
         _, path = jax.lax.scan(advance, parameters["log_volatility"][-1], noise)
         return jnp.exp(path)

@@ -52,7 +52,8 @@ FEWEST_ROWS = 10
 
 class CovariancePath(NamedTuple):
     """Expected covariances given the rows before, and up to, each row, in squared data units: means
-    over posterior draws. `loglik_terms` are the means of the log densities of rows."""
+    over posterior draws. `loglik_terms` are the means of the log densities of rows. Covariances of
+    the first rows are as large as persistent draws make them before anything is seen."""
 
     predicted_covs: Float[Array, "time series series"]
     filtered_covs: Float[Array, "time series series"]

@@ -106,7 +106,8 @@ class Program(eqx.Module):
         """One draw of the parameters from their prior."""
         parameters: Parameters = {}
         for place, (name, prior) in enumerate(self.priors().items()):
-            parameters[name] = prior(parameters).sample(jax.random.fold_in(key, place))
+            drawn = prior(parameters).sample(jax.random.fold_in(key, place))
+            parameters[name] = jnp.asarray(drawn)
         return parameters
 
     @final

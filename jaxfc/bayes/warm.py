@@ -25,9 +25,7 @@ def warm_start(fitted: FittedM6, *, num_new_rows: int, num_dropped_rows: int = 0
     """
     tuned, inference = fitted.draws.tuned, fitted.model.inference
     if tuned is None or not isinstance(inference, PooledHMC):
-        raise ValueError(
-            f"{type(inference).__name__} keeps nothing to start from; use PooledHMC."
-        )
+        raise ValueError(f"{type(inference).__name__} keeps nothing to start from; use PooledHMC.")
     last = {name: value[0, -1] for name, value in fitted.draws.parameters.items()}
     num_rows = last["factors"].shape[0] if "factors" in last else 0
     if num_new_rows < 0 or not 0 <= num_dropped_rows < max(num_rows, 1):

@@ -426,3 +426,23 @@ def test_lowers_for_accelerators(panel, errors):
     start, named = program.flat()
     density = jax.jit(jax.value_and_grad(lambda x: program.log_density(named(x))))
     assert jax.export.export(density, platforms=["cuda"])(start).mlir_module()
+
+
+@pytest.mark.parametrize("errors", [StudentErrors(), GaussianErrors(Drift())])
+def test_every_law_of_errors_gives_the_same_verbs(panel, errors):
+    """Traced, not run: shapes of what `estimate`, `forecast` and `given` answer."""
+    model = HierarchicalRegression(
+        ("M",), SECTORS, errors=errors, regressor_lags=1, inference=SAMPLER
+    ).resolved(panel)
+
+    def everything(values, observed, key):
+        fitted = model.estimate(values, observed, key=key)
+        later = fitted.given(values[:50], observed[:50])
+        scenario = later.forecast_given(jnp.zeros((3, 1)), key=key)
+        path = fitted.simulate(5, key=key)
+        return fitted.posterior, later.forecast(2, key=key).draws, scenario.draws, path
+
+    posterior, *draws = eqx.filter_eval_shape(everything, *panel.arrays(), jax.random.key(0))
+    assert [d.shape for d in draws] == [(200, 2, 7), (200, 3, 7), (5, 7)]
+    assert posterior.levels.assets.shape == (200, 6, 2)
+    assert (posterior.drift is None) == isinstance(errors, StudentErrors)

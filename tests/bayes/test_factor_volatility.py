@@ -298,8 +298,9 @@ def test_variances_follow_the_truth(data, fitted):
     for found, least in ((smoothed, 0.85), (filtered, 0.7)):
         total = np.trace(found, axis1=1, axis2=2)
         assert np.corrcoef(np.log(total), np.log(truth))[0, 1] > least
-        # Posterior means are right on average for variances, not for their logarithms.
-        assert abs(np.mean(total) / np.mean(truth) - 1.0) < 0.2
+        # Posterior means are right on average for variances, not for their logarithms. The first
+        # rows are left out: what is known before any of them is as wide as a persistent draw.
+        assert abs(np.mean(total[20:]) / np.mean(truth[20:]) - 1.0) < 0.2
     assert np.isfinite(np.asarray(path.predicted_covs)).all()
     assert np.linalg.eigvalsh(filtered).min() > 0
     level = float(jnp.sum(path.loglik_terms))

@@ -2,8 +2,6 @@
 
 import dataclasses
 import itertools
-import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -252,13 +250,3 @@ def test_lowers_for_accelerators():
     start, named = program.flat()
     density = jax.jit(jax.value_and_grad(lambda x: program.log_density(named(x))))
     assert jax.export.export(density, platforms=["cuda"])(start).mlir_module()
-
-
-def test_the_examples_of_the_page_run():
-    text = (Path(__file__).resolve().parents[2] / "docs" / "bayes-levels.md").read_text()
-    examples = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 3
-    namespace: dict[str, object] = {"__name__": "bayes-levels"}
-    for number, block in enumerate(examples, start=1):
-        exec(compile(block, f"docs/bayes-levels.md, block {number}", "exec"), namespace)
-    assert float(namespace["crash"].mean[0, -1]) == -5.0  # pyright: ignore
