@@ -196,7 +196,13 @@ def forecasters_of(assets: Assets, config: Config) -> dict[str, Forecaster]:
     if config.batch:
         panels = [assets.known_at(ROUND_ENDS[i]).panel(assets.names) for i in config.rounds]
         windows = [panel.window(panel.num_times - PERIODS_BEFORE, None) for panel in panels]
-        known |= batch_forecasters(assets.classes, windows, config.num_draws, only=config.only)
+        known |= batch_forecasters(
+            assets.classes,
+            windows,
+            config.num_draws,
+            only=config.only,
+            keys=lambda name: [key_of(config.seed, name, i) for i in config.rounds],
+        )
     else:
         known |= m6_forecasters(assets.classes, PERIODS_BEFORE, config.num_draws)
     unknown = [name for name in config.only if name not in known]

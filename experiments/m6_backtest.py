@@ -73,7 +73,14 @@ def forecasters_of(assets: Assets, config: Config) -> dict[str, Forecaster]:
             assets.known_at(origin).panel(assets.names, config.window)
             for origin in origins_of(assets, config)
         ]
-        known |= batch_forecasters(assets.classes, windows, config.num_draws, only=config.only)
+        places = [int(assets.ends.get_loc(o)) for o in origins_of(assets, config)]  # pyright: ignore
+        known |= batch_forecasters(
+            assets.classes,
+            windows,
+            config.num_draws,
+            only=config.only,
+            keys=lambda name: [key_of(config.seed, name, place) for place in places],
+        )
     else:
         known |= m6_forecasters(assets.classes, config.window, config.num_draws)
     unknown = [name for name in config.only if name not in known]

@@ -5,7 +5,7 @@ program estimates, diagnoses and forecasts every origin. The forecasters it make
 computed for the end of the panel they are given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import equinox as eqx
 import jax
@@ -36,8 +36,10 @@ def forecasts(
     return jax.vmap(one)(values, observed, keys)
 
 
-def laws(model: M6Model, panels: Sequence[Panel], *, key: PRNGKeyArray) -> dict[pd.Timestamp, Law]:
-    """The law of the next row of every panel, by the end of the panel."""
+def laws(
+    model: M6Model, panels: Sequence[Panel], keys: Sequence[PRNGKeyArray]
+) -> dict[pd.Timestamp, Law]:
+    """The law of the next row of every panel from its own key, by the end of the panel."""
     model = model.resolved(panels[-1])  # the last has all assets
     found: dict[pd.Timestamp, Law] = {}
     for start in range(0, len(panels), TOGETHER):
@@ -45,8 +47,9 @@ def laws(model: M6Model, panels: Sequence[Panel], *, key: PRNGKeyArray) -> dict[
         padded = chunk + chunk[-1:] * (min(TOGETHER, len(panels)) - len(chunk))
         arrays = [panel.arrays() for panel in padded]
         values, observed = (jnp.stack(parts) for parts in zip(*arrays, strict=True))
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(start + jnp.arange(len(padded)))
-        draws, details = forecasts(model, values, observed, keys)
+        own = list(keys[start : start + TOGETHER])
+        own += own[-1:] * (len(padded) - len(own))
+        draws, details = forecasts(model, values, observed, jnp.stack(own))
         for place, panel in enumerate(chunk):
             told = {name: float(value[place]) for name, value in details.items()}
             found[panel.index[-1]] = Law(np.asarray(draws[place]), details=told)
@@ -54,9 +57,15 @@ def laws(model: M6Model, panels: Sequence[Panel], *, key: PRNGKeyArray) -> dict[
 
 
 def batch_forecasters(
-    classes: Mapping[str, str], panels: Sequence[Panel], num_draws: int, *, only: Sequence[str]
+    classes: Mapping[str, str],
+    panels: Sequence[Panel],
+    num_draws: int,
+    *,
+    only: Sequence[str],
+    keys: Callable[[str], list[PRNGKeyArray]],
 ) -> dict[str, Forecaster]:
-    """Those of `m6_models` that are asked for, each computed at its first use."""
+    """Those of `m6_models` that are asked for, each computed at its first use, for all panels from
+    `keys` of its name, one for each panel."""
     names = asset_names(panels[0])
     own = {asset: classes[asset] for asset in names}
 
@@ -66,7 +75,7 @@ def batch_forecasters(
         def forecaster(panel: Panel, key: PRNGKeyArray) -> Law:
             if not kept:
                 model = m6_model(own, name, num_draws, sampled=sampled)
-                kept.update(laws(model, panels, key=key))
+                kept.update(laws(model, panels, keys(f"{name}, sampled" if sampled else name)))
             law = kept[panel.index[-1]]
             places = [names.index(asset) for asset in asset_names(panel)]
             return Law(law.draws[:, places], details=law.details)

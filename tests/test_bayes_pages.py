@@ -6,7 +6,14 @@ from test_readme import REPOSITORY, blocks
 
 
 @pytest.mark.parametrize(
-    "page", ["m6.md", "views.md", "instrumented.md", "bayes-factors.md", "bayes-levels.md"]
+    "page",
+    [
+        "m6.md",
+        "views.md",
+        "instrumented.md",
+        pytest.param("bayes-factors.md", marks=pytest.mark.slow),
+        pytest.param("bayes-levels.md", marks=pytest.mark.slow),
+    ],
 )
 def test_documentation_examples_run(page):
     examples = blocks((REPOSITORY / "docs" / page).read_text(), ("python",))

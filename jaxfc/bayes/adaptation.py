@@ -30,11 +30,12 @@ class PooledMoments(NamedTuple):
     squares: Float[Array, " size"]
 
 
-def start_average(step_size: Float[Array, ""]) -> DualAverage:
-    """Before the first transition at `step_size`; it is drawn towards ten times of it."""
+def start_average(step_size: Float[Array, ""], drawn_to: float = 10.0) -> DualAverage:
+    """Before the first transition at `step_size`; it is drawn towards `drawn_to` times of it, large
+    steps being cheap to try."""
     log_step = jnp.log(step_size)
     zero = jnp.zeros_like(log_step)
-    return DualAverage(log_step, log_step, zero, jnp.log(10.0) + log_step, jnp.asarray(0))
+    return DualAverage(log_step, log_step, zero, jnp.log(drawn_to) + log_step, jnp.asarray(0))
 
 
 def update_average(

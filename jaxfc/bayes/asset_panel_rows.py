@@ -1,6 +1,5 @@
 """From the panel of returns and features to what the density reads: units, lags, gaps."""
 
-import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -21,12 +20,11 @@ FEATURES = {
 NORMAL_MEDIAN = 1.4826
 
 
-@dataclasses.dataclass(frozen=True)
-class AssetColumns:
+class AssetColumns(eqx.Module):
     """Where the returns and each feature stand in a panel; -1 where an asset has no such column."""
 
-    returns: tuple[int, ...]
-    features: tuple[tuple[str, tuple[int, ...]], ...]
+    returns: tuple[int, ...] = eqx.field(static=True)
+    features: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +70,8 @@ def standardised(
 
     Returns are divided by 1.4826 times the median of their absolute values. What row t - 1 knows of
     the days before row t is standardised by its mean and standard deviation over the rows; where it
-    is missing it counts as the mean. Whether earnings are due counts as it stands.
+    is missing it counts as the mean. Whether earnings are due counts as it stands. The market's
+    signal is the mean volatility over the assets that have one, over its root mean square.
     """
     places = np.asarray(columns.returns)
     seen = observed[:, places]
@@ -84,23 +83,15 @@ def standardised(
     weights = past.weights(values.shape[0]).astype(dtype)[:, None] * (seen & usable)
     known = dict(columns.features)
     blank = jnp.zeros((values.shape[0] + 1, places.size), dtype)
-    x = lagged(values, observed, known.get("return_effect"), blank, standard=True)
-    v = lagged(values, observed, known.get("volatility_effect"), blank, standard=True)
-    due = lagged(values, observed, known.get("earnings_effect"), blank, standard=False)
-    signal = market_mean(v, jnp.concatenate([seen, seen[-1:]]))
+    x, _ = lagged(values, observed, known.get("return_effect"), blank, standard=True)
+    v, v_known = lagged(values, observed, known.get("volatility_effect"), blank, standard=True)
+    due, _ = lagged(values, observed, known.get("earnings_effect"), blank, standard=False)
+    signal = jnp.sum(v, axis=1) / jnp.maximum(jnp.sum(v_known, axis=1), 1)
     unit = jnp.sqrt(jnp.mean(signal[:-1] ** 2))
     signal = signal / jnp.where(unit > 0.0, unit, 1.0)
     filled = jnp.where(seen & usable, jnp.nan_to_num(returns) / scale, 0.0)
     rows = AssetRows(filled, weights, x[:-1], v[:-1], due[:-1], signal[:-1])
     return Standardised(rows, NextRow(x[-1], v[-1], due[-1], signal[-1]), scale)
-
-
-def market_mean(
-    volatility: Float[Array, "rows series"], seen: Bool[Array, "rows series"]
-) -> Float[Array, " rows"]:
-    """The mean over observed assets of the recent volatility."""
-    total = jnp.sum(jnp.where(seen, volatility, 0.0), axis=1)
-    return total / jnp.maximum(jnp.sum(seen, axis=1), 1)
 
 
 def lagged(
@@ -110,10 +101,12 @@ def lagged(
     blank: Float[Array, "rows series"],
     *,
     standard: bool,
-) -> Float[Array, "rows series"]:
-    """A feature as it is known before each row and the row after the last, zero where it is not."""
+) -> tuple[Float[Array, "rows series"], Bool[Array, "rows series"]]:
+    """A feature as it is known before each row and the row after the last, zero where it is not,
+    and where it is."""
+    nowhere = jnp.zeros(blank.shape, bool)
     if positions is None:
-        return blank
+        return blank, nowhere
     places = np.asarray(positions)
     known = observed[:, places] & jnp.asarray(places >= 0)
     found = jnp.where(known, values[:, places], 0.0)
@@ -123,4 +116,4 @@ def lagged(
         gap = jnp.where(known, found - mean, 0.0)
         spread = jnp.sqrt(jnp.sum(gap**2, axis=0) / count)
         found = gap / jnp.where(spread > 0.0, spread, 1.0)
-    return blank.at[1:].set(found)
+    return blank.at[1:].set(found), nowhere.at[1:].set(known)

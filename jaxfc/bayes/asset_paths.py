@@ -85,7 +85,8 @@ def simulate_rows(
     fitted: "FittedM6", num_steps: int, *, key: PRNGKeyArray
 ) -> Float[Array, "time series"]:
     """A path of one posterior draw from the stationary law of its factors, features at their mean
-    and the scale of the factors' shocks at one."""
+    and the scale of the factors' shocks at one. Where a law of several lags starts from lags of
+    zero, early rows are simulated and left out."""
     pick_key, path_key, noise_key = jax.random.split(key, 3)
     pooled = fitted.draws.pooled()
     place = jax.random.randint(pick_key, (), 0, fitted.draws.num_draws)
@@ -95,9 +96,10 @@ def simulate_rows(
     rows = AssetRows(blank, jnp.ones_like(blank), blank, blank, blank, blank[:, 0])
     mean = program.expected(parameters, rows)
     if program.num_factors:
-        ones = jnp.ones(num_steps, mean.dtype)
-        size = program.num_factors
-        factors = program.dynamics.simulate(parameters, ones, size, key=path_key)
+        num_lags, size = program.dynamics.num_lags, program.num_factors
+        early = 0 if num_lags == 1 else 20 * num_lags
+        ones = jnp.ones(early + num_steps, mean.dtype)
+        factors = program.dynamics.simulate(parameters, ones, size, key=path_key)[early:]
         mean = mean + factors @ parameters["loadings"].T
     noise = jax.random.t(noise_key, program.dof(parameters), mean.shape, mean.dtype)
     return fitted.scale * (mean + jnp.exp(program.log_scale(parameters, rows)) * noise)

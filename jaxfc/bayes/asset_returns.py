@@ -39,7 +39,7 @@ MEDIAN_DOF = 7.0
 class AssetRows(eqx.Module):
     """What the density reads, all (time, series): standardised `returns`, the `weights` of their
     cells (zero: missing), and what is known before each row, zero where it is not; and (time,)
-    `market_signal`, the recent volatility of all assets before each row, of unit size."""
+    `market_signal`, the mean recent volatility of the assets before each row, of unit size."""
 
     returns: Float[Array, "time series"]
     weights: Float[Array, "time series"]
@@ -137,6 +137,9 @@ class AssetFactorProgram(Program):
         residual = jnp.where(seen, self.rows.returns - factors @ loadings.T, 0.0)
         variance = jnp.sum(residual**2, axis=0) / jnp.maximum(jnp.sum(seen, axis=0), 1)
         level = jnp.log(jnp.maximum(jnp.sqrt(variance), 0.05)) - 0.15
+        known = jnp.any(seen, axis=0)
+        centre = jnp.sum(jnp.where(known, level, 0.0)) / jnp.maximum(jnp.sum(known), 1)
+        level = jnp.where(known, level, centre)
         found: Parameters = {}
         for name in self.effects:
             found |= {
@@ -145,7 +148,7 @@ class AssetFactorProgram(Program):
                 f"{name}_raw": jnp.zeros(num_series),
             }
         found |= {
-            "level_mean": jnp.full(self.num_classes, jnp.mean(level)),
+            "level_mean": jnp.full(self.num_classes, centre),
             "level_scale": jnp.full(self.num_classes, 0.2),
             "level_dof": jnp.asarray(10.0),
             "level": level,

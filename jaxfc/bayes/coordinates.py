@@ -29,7 +29,7 @@ from numpyro.distributions.transforms import Transform
 from jaxfc.typing import Array, Float
 
 
-class BesideFactors(constraints.ParameterFreeConstraint):
+class BesideFactors(constraints.Constraint):
     """Real loadings (series, factors), walked relative to the size of the factors."""
 
     event_dim = 2
@@ -44,7 +44,7 @@ class BesideFactors(constraints.ParameterFreeConstraint):
         return (self.root,), (("root",), {})
 
 
-class Shifted(constraints.ParameterFreeConstraint):
+class Shifted(constraints.Constraint):
     """Real numbers, walked as their sum with `shift`."""
 
     event_dim = 1
@@ -102,7 +102,7 @@ class FromShifted(Transform):
         return (self.shift,), (("shift",), {})
 
 
-class Stretched(constraints.ParameterFreeConstraint):
+class Stretched(constraints.Constraint):
     """Real matrices, walked as the sum of each row with `shift`, times `scale`."""
 
     event_dim = 2

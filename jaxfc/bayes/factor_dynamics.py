@@ -21,6 +21,7 @@ from jaxfc.typing import Array, Float, PRNGKeyArray
 
 LOG_2PI = 1.8378770664093453
 LARGEST = 0.99
+SPECTRUM = 1024
 
 
 class FactorDynamics(eqx.Module):
@@ -58,9 +59,13 @@ class FactorDynamics(eqx.Module):
     ) -> Float[Array, " factors"]:
         """The row after `last` (newest last) from standard normal `noise`."""
 
-    def unconditional_cov(self, parameters: Parameters, num_factors: int) -> Array:
-        """Stationary covariance (factors, factors) at volatility one, up to momentum terms."""
+    def first_cov(self, parameters: Parameters, num_factors: int) -> Array:
+        """Covariance (factors, factors) of the first row of a path at volatility one."""
         return jnp.eye(num_factors) / (1.0 - parameters["rho"] ** 2)
+
+    def unconditional_cov(self, parameters: Parameters, num_factors: int) -> Array:
+        """Stationary covariance (factors, factors) at volatility one."""
+        return self.first_cov(parameters, num_factors)
 
     def simulate(
         self,
@@ -73,7 +78,7 @@ class FactorDynamics(eqx.Module):
         """One path from the law that `log_prob` is the density of."""
         num_rows = volatility.size
         noise = jax.random.normal(key, (num_rows, num_factors), volatility.dtype)
-        root = jnp.linalg.cholesky(self.unconditional_cov(parameters, num_factors))
+        root = jnp.linalg.cholesky(self.first_cov(parameters, num_factors))
         first = volatility[0] * root @ noise[0]
         lags = jnp.zeros((self.num_lags, num_factors), first.dtype).at[-1].set(first)
 
@@ -196,6 +201,12 @@ class Momentum(FactorDynamics):
     def start(self, num_factors: int) -> Parameters:
         return {"rho": jnp.asarray(0.0), "momentum": jnp.asarray(0.0)}
 
+    def unconditional_cov(self, parameters: Parameters, num_factors: int) -> Array:
+        # The variance is the mean of the spectrum 1 / |1 - rho w - beta sum_j w^j|^2 on the circle.
+        filtered = jnp.zeros(SPECTRUM).at[0].set(1.0).at[1].add(-parameters["rho"])
+        filtered = filtered.at[self.first : self.last + 1].add(-parameters["momentum"])
+        return jnp.eye(num_factors) * jnp.mean(1.0 / jnp.abs(jnp.fft.fft(filtered)) ** 2)
+
     def log_prob(
         self,
         path: Float[Array, "time factors"],
@@ -251,7 +262,7 @@ class VectorFirstOrder(FactorDynamics):
     def start(self, num_factors: int) -> Parameters:
         return {"coupling": jnp.zeros((num_factors, num_factors))}
 
-    def unconditional_cov(self, parameters: Parameters, num_factors: int) -> Array:
+    def first_cov(self, parameters: Parameters, num_factors: int) -> Array:
         return jnp.eye(num_factors)
 
     def log_prob(

@@ -22,8 +22,8 @@ LOG_2PI = 1.8378770664093453
 class FactorScale(eqx.Module):
     """The law of the standard deviations v_t of the factors' shocks.
 
-    `signal` (time,) is what is known before each row of the market's recent volatility, with mean
-    zero and standard deviation one over the rows before it.
+    `signal` (time,) is what is known before each row of the market's recent volatility, of root
+    mean square one over the panel; zero throughout where no volatility is known.
     """
 
     @abc.abstractmethod
@@ -68,7 +68,8 @@ class ConstantScale(FactorScale):
 
 
 class RecentScale(FactorScale):
-    """ln v_t = c m_t, with m the market's recent volatility: c ~ N(0, scale^2)."""
+    """ln v_t = c m_t, with m the market's recent volatility: c ~ N(0, scale^2). Without columns of
+    recent volatility it is `ConstantScale`."""
 
     scale: float | Float[Array, ""] = 0.3
 

@@ -57,7 +57,8 @@ class M6Model(Model):
 
     Source: Weitzenfeld (2025), International Journal of Forecasting 41(4), 1477-1484; learnt scales
     of the loadings and moving scales of the factors are additions (`FixedScale()`,
-    `ConstantScale()` are the published choices).
+    `ConstantScale()` are the published choices), as are priors free of units, log-normal degrees of
+    freedom, class means of intercepts and a stationary first row.
     """
 
     classes: tuple[tuple[str, str], ...] = eqx.field(static=True)
@@ -69,7 +70,7 @@ class M6Model(Model):
     inference: Inference
     limits: Limits
     num_replicates: int = eqx.field(static=True)
-    columns: AssetColumns | None = eqx.field(static=True)
+    columns: AssetColumns | None
 
     def __init__(
         self,

@@ -27,6 +27,10 @@ def check_classes(classes: Mapping[str, str], num_factors: int) -> None:
             )
     if num_factors < 0:
         raise ValueError(f"num_factors must be at least 0, got {num_factors}.")
+    if num_factors > len(classes):
+        raise ValueError(
+            f"{num_factors} factors of {len(classes)} assets; give num_factors of at most as many."
+        )
 
 
 def check_asset_panel(model: "M6Model", panel: "Panel") -> None:
@@ -50,6 +54,12 @@ def check_asset_panel(model: "M6Model", panel: "Panel") -> None:
         raise ValueError(
             f"the panel has {num_rows} rows; {model.num_factors} factors need at least "
             f"{max(MIN_ROWS, model.num_factors + 2)}."
+        )
+    weights = np.asarray(model.past.weights(num_rows))
+    if not np.all(np.isfinite(weights)) or np.any(weights < 0.0) or not np.any(weights > 0.0):
+        raise ValueError(
+            f"the weights of {type(model.past).__name__} on the past must be finite, not negative "
+            "and not all zero."
         )
     check_asset_values(model.assets, panel)
 

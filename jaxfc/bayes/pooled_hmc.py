@@ -1,6 +1,6 @@
 """Hamiltonian Monte Carlo whose chains move together and learn from each other.
 
-All chains take the same number of leapfrog steps, drawn anew for every transition, so that a batch
+All chains take the same number of leapfrog steps, another one in every transition, so that a batch
 of them never waits for the longest tree, on a processor as on an accelerator. Step size and
 diagonal mass are learnt from all chains at once during a warm-up. One compiled program holds
 warm-up and draws.
@@ -34,6 +34,7 @@ from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 
 # An error of the energy that no accurate path makes (Stan's and NumPyro's threshold).
 DIVERGENCE = 1000.0
+GOLDEN_RATIO = 0.6180339887498949
 # Windows double from the first, as many draws as the mass needs at least.
 FIRST_WINDOW = 50
 
@@ -67,19 +68,19 @@ class PooledHMC(Inference):
     """Hamiltonian Monte Carlo with pooled adaptation.
 
     `num_leapfrogs` L is the mean length of a path in steps: each transition takes a number of steps
-    uniform on L/2..3L/2, the same for all chains (the first part of the warm-up takes shorter
-    paths). `target_accept` is the mean acceptance that the step size is tuned to; `jitter` the
-    standard deviation of the starts around the program's in unconstrained units. `warm`: what
+    spread evenly over L/2..3L/2, the same for all chains (the first part of the warm-up takes
+    shorter paths). `target_accept` is the mean acceptance that the step size is tuned to; `jitter`
+    the standard deviation of the starts around the program's in unconstrained units. `warm`: what
     another run on similar data learnt (`Tuned`), which then replaces start, mass and step size.
 
-    The result code says `diverged` if no density was finite, `frozen_chain` if a chain did not
-    move; whether chains agree is `diagnose`'s to say.
+    The result code says `diverged` if a chain ends without a finite density, `frozen_chain` if a
+    chain did not move; whether chains agree is `diagnose`'s to say.
     """
 
     num_chains: int = eqx.field(static=True, default=4)
     num_draws: int = eqx.field(static=True, default=1000)
     num_warmup: int = eqx.field(static=True, default=500)
-    num_leapfrogs: int | Int[Array, ""] = 48
+    num_leapfrogs: int | Int[Array, ""] = 40
     target_accept: float | Float[Array, ""] = 0.8
     jitter: float | Float[Array, ""] = 0.1
     warm: Tuned | None = None
@@ -88,6 +89,8 @@ class PooledHMC(Inference):
         check_counts(
             num_chains=self.num_chains, num_draws=self.num_draws, num_warmup=self.num_warmup
         )
+        if isinstance(self.num_leapfrogs, int):
+            check_counts(num_leapfrogs=self.num_leapfrogs)
         if self.num_draws < 4:
             raise ValueError(
                 f"num_draws={self.num_draws} are too few to compare halves of a chain; take at "
@@ -95,10 +98,6 @@ class PooledHMC(Inference):
             )
 
     def sample(self, program: Program, *, key: PRNGKeyArray) -> PosteriorDraws:
-        return self.sample_tuned(program, key=key)[0]
-
-    def sample_tuned(self, program: Program, *, key: PRNGKeyArray) -> tuple[PosteriorDraws, Tuned]:
-        """The draws, and what the warm-up learnt for another run on similar data."""
         start, named = program.flat()
 
         def log_density(x: Float[Array, " size"]) -> Float[Array, ""]:
@@ -108,6 +107,8 @@ class PooledHMC(Inference):
         start_key, move_key = jax.random.split(key)
         chains, learning = self.started(start, density, key=start_key)
         ends, short = window_ends(self.num_warmup)
+        if self.warm is not None:  # the mass is learnt already, and paths can be long at once
+            ends, short = np.zeros_like(ends), np.zeros_like(short)
         num_steps = self.num_warmup + self.num_draws
         schedule = (
             jnp.arange(num_steps),
@@ -118,16 +119,13 @@ class PooledHMC(Inference):
         def advance(carry: tuple[Chains, Learning], now: tuple[Array, Array, Array]):
             chains, learning = carry
             number, window_ends_here, is_short = now
-            path_key, accept_key = jax.random.split(jax.random.fold_in(move_key, number))
+            momentum_key, accept_key = jax.random.split(jax.random.fold_in(move_key, number))
             warming = number < self.num_warmup
             step_size = jnp.where(
                 warming, jnp.exp(learning.average.log_step), averaged_step(learning.average)
             )
-            length_key, momentum_key = jax.random.split(path_key)
             mean_length = jnp.where(is_short, (self.num_leapfrogs + 2) // 3, self.num_leapfrogs)
-            length = jax.random.randint(
-                length_key, (), (mean_length + 1) // 2, mean_length + (mean_length + 1) // 2 + 1
-            )
+            length = path_length(number, mean_length)
             chains, move = transition(
                 density, chains, step_size, learning.variance, length, momentum_key, accept_key
             )
@@ -150,7 +148,7 @@ class PooledHMC(Inference):
         result = select(
             jnp.all(jnp.mean(moved, axis=1) > 0.01), SUCCESSFUL, cast(RESULTS, RESULTS.frozen_chain)
         )
-        draws = PosteriorDraws(
+        return PosteriorDraws(
             parameters=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), parameters),
             log_density=log_densities[kept].T,
             energy=moves.energy[kept].T,
@@ -161,8 +159,8 @@ class PooledHMC(Inference):
             pareto_k=jnp.asarray(jnp.nan, start.dtype),
             num_steps=jnp.asarray(num_steps),
             result=select(finite, result, cast(RESULTS, RESULTS.diverged)),
+            tuned=Tuned(chains.position, learning.variance, step_size),
         )
-        return draws, Tuned(chains.position, learning.variance, step_size)
 
     def started(
         self, start: Float[Array, " size"], density, *, key: PRNGKeyArray
@@ -183,7 +181,8 @@ class PooledHMC(Inference):
             position, variance = self.warm.position, self.warm.variance
             step = self.warm.step_size
         log_density, gradient = density(position)
-        learning = Learning(start_average(step), no_moments(start), variance)
+        average = start_average(step, 10.0 if self.warm is None else 1.0)
+        learning = Learning(average, no_moments(start), variance)
         return Chains(position, log_density, gradient), learning
 
     def learnt(
@@ -195,7 +194,10 @@ class PooledHMC(Inference):
         window_ends_here: Bool[Array, ""],
     ) -> Learning:
         """Step size and mass after one more transition of the warm-up; after it, unchanged."""
-        acceptance = jnp.mean(move.acceptance)
+        # A chain that never had a finite density says nothing of the step of the others.
+        alive = jnp.isfinite(chains.log_density)
+        accepted = jnp.sum(jnp.where(alive, move.acceptance, 0.0))
+        acceptance = accepted / jnp.maximum(jnp.sum(alive), 1)
         average = update_average(learning.average, acceptance, self.target_accept)
         moments = add_draws(learning.moments, chains.position)
         variance = jnp.where(window_ends_here, regularised_variance(moments), learning.variance)
@@ -244,6 +246,17 @@ def transition(
     energy = jnp.where(accepted, after, before)
     stayed = jnp.all(chosen.position == chains.position, axis=1)
     return chosen, Move(energy, acceptance, gap > DIVERGENCE, accepted & ~stayed)
+
+
+def path_length(number: Int[Array, ""], mean_length: Int[Array, ""]) -> Int[Array, ""]:
+    """The number of steps of a transition, evenly over L - L//2..L + L//2 as `number` goes on.
+
+    Multiples of the golden ratio modulo one fill the interval evenly. They need no key, so that
+    members of a batch of runs have paths of one length and none waits for the longest.
+    """
+    half = mean_length // 2
+    fraction = jnp.mod((number + 1) * GOLDEN_RATIO, 1.0)
+    return mean_length - half + jnp.floor(fraction * (2 * half + 1)).astype(half.dtype)
 
 
 def window_ends(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:

@@ -127,7 +127,9 @@ class Program(eqx.Module):
                 shape = jnp.shape(shapes[name])
                 flat = ImproperUniform(law.support, (), shape)
                 parameters[name] = numpyro.sample(name, flat)  # pyright: ignore
-            density = self.log_prior(parameters) + self.log_likelihood(parameters)
-            numpyro.factor("log_density", density)
+            # A deterministic site makes NumPyro run the program again for every draw it returns:
+            # what maps a parameter depends on those before it.
+            loglik = numpyro.deterministic("log_likelihood", self.log_likelihood(parameters))
+            numpyro.factor("log_density", self.log_prior(parameters) + loglik)
 
         return program

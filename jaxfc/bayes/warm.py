@@ -18,8 +18,9 @@ def warm_start(fitted: FittedM6, *, num_new_rows: int, num_dropped_rows: int = 0
     """The inference of `fitted`, started where its chains ended, for a panel that has moved on.
 
     `num_new_rows` rows were appended, `num_dropped_rows` taken away at the beginning. Factors of
-    the new rows start at zero with the variance of the last row; steps and masses are kept. A
-    shorter warm-up (`dataclasses.replace(inference, num_warmup=...)`) is then enough.
+    the new rows start at zero in the sampler's coordinates with the variance of the last row; the
+    masses are kept and the step is tuned from where it was. A shorter warm-up
+    (`dataclasses.replace(inference, num_warmup=...)`) is then enough.
 
     **Raises:** `ValueError` if the posterior was not drawn by `PooledHMC`, or the rows do not fit.
     """
@@ -27,11 +28,12 @@ def warm_start(fitted: FittedM6, *, num_new_rows: int, num_dropped_rows: int = 0
     if tuned is None or not isinstance(inference, PooledHMC):
         raise ValueError(f"{type(inference).__name__} keeps nothing to start from; use PooledHMC.")
     last = {name: value[0, -1] for name, value in fitted.draws.parameters.items()}
-    num_rows = last["factors"].shape[0] if "factors" in last else 0
-    if num_new_rows < 0 or not 0 <= num_dropped_rows < max(num_rows, 1):
+    lengths = [last[name].shape[0] for name in PATHS if name in last]
+    too_many = bool(lengths) and num_dropped_rows >= lengths[0]
+    if num_new_rows < 0 or num_dropped_rows < 0 or too_many:
         raise ValueError(
-            f"the fitted panel has {num_rows} rows; cannot append {num_new_rows} and drop "
-            f"{num_dropped_rows} of them."
+            f"cannot append {num_new_rows} rows and drop {num_dropped_rows} of a panel of "
+            f"{lengths[0] if lengths else 'its'} rows."
         )
     _, named = ravel_pytree(last)
 
@@ -40,7 +42,8 @@ def warm_start(fitted: FittedM6, *, num_new_rows: int, num_dropped_rows: int = 0
         for name in PATHS:
             if name in parts:
                 kept = parts[name][num_dropped_rows:]
-                row = kept[-1:] if fill_last else jnp.zeros_like(kept[-1:])
+                repeated = fill_last or name == "log_volatility"  # which is persistent
+                row = kept[-1:] if repeated else jnp.zeros_like(kept[-1:])
                 parts[name] = jnp.concatenate([kept, *([row] * num_new_rows)])
         return ravel_pytree(parts)[0]
 

@@ -25,6 +25,7 @@ from jaxfc.bayes import (
 )
 from jaxfc.bayes.adaptation import add_draws, no_moments, regularised_variance
 from jaxfc.bayes.pooled_hmc import window_ends
+from jaxfc.model import jitted_estimate
 from jaxfc.results import RESULTS, is_okay
 
 SHORT = PooledHMC(num_chains=2, num_draws=40, num_warmup=40, num_leapfrogs=8)
@@ -71,14 +72,19 @@ def test_rows_are_standardised_and_lagged_as_by_hand(model, panel):
 def test_what_is_not_observed_and_what_comes_later_changes_nothing(model, panel, fitted):
     values, observed = panel.arrays()
     other = jnp.where(observed, values, 123.0)
-    again = model.resolved(panel).estimate
-    refit = eqx.filter_jit(again)(other, observed, key=jax.random.key(0))
+    refit = jitted_estimate(model.resolved(panel), other, observed, None, jax.random.key(0))
     np.testing.assert_array_equal(refit.draws.log_density, fitted.draws.log_density)
-    resolved = model.resolved(panel)
-    cut = resolved.data(values[:30], observed[:30])
-    later = resolved.data(jnp.where(jnp.arange(40)[:, None] < 30, values, 9.0)[:30], observed[:30])
-    for a, b in zip(jax.tree.leaves(cut), jax.tree.leaves(later), strict=True):
-        np.testing.assert_array_equal(a, b)
+
+
+def test_features_explain_the_next_row_only(model, panel):
+    values, observed = panel.arrays()
+    resolved, place = model.resolved(panel), panel.names.index("A earnings ahead")
+    rows = jax.jacfwd(lambda v: resolved.data(v, observed).rows.earnings[:, 0])(values)
+    np.testing.assert_array_equal(rows[..., place], np.eye(len(values), k=-1))
+    hidden = observed.at[7, panel.names.index("A")].set(False)
+    signal, other = (resolved.data(values, o).rows.market_signal for o in (observed, hidden))
+    np.testing.assert_array_equal(signal, other)
+    np.testing.assert_allclose(jnp.mean(signal**2), 1.0, rtol=1e-12)
 
 
 def test_forecast_is_of_the_assets_and_follows_the_key(fitted, panel):
@@ -142,26 +148,36 @@ def test_warm_start_needs_pooled_chains(fitted):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda f: f.assign(B=np.nan), "asset 'B' has no return"),
         (lambda f: f.assign(B=0.01), "returns of asset 'B' are constant"),
         (lambda f: f.assign(B=f["B"].where(np.arange(len(f)) < 15, 0.0)), "robust scale"),
-        (lambda f: f.drop(columns="C").rename(columns={"C recent return": "CC"}), "no column 'C'"),
-        (lambda f: f.assign(VIX=1.0), "column 'VIX' is neither"),
-        (lambda f: f.iloc[:3], "3 rows"),
+        (lambda f: f.drop(columns="C"), "no column 'C'"),
+        (lambda f: f.assign(VIX=f["A"]), "column 'VIX' is neither"),
     ],
 )
 def test_bad_panels_are_named(model, change, message):
+    panel = jaxfc.Panel.from_frame(change(asset_frame()), allow_constant=True)
     with pytest.raises(ValueError, match=message):
-        model.check(asset_panel_of(change(asset_frame())))
+        model.check(panel)
+
+
+def test_short_panels_and_assets_without_returns_are_named(model, panel):
+    with pytest.raises(ValueError, match="asset 'C' has no return"):
+        model.check(panel.window(0, 9))
+    with pytest.raises(ValueError, match="the panel has 3 rows"):
+        model.check(panel.window(30, 33))
 
 
 def test_bad_models_and_missing_keys_are_named(model, panel, fitted):
     with pytest.raises(ValueError, match="names no asset"):
         M6Model({})
-    with pytest.raises(ValueError, match="class of asset 'A' is 3"):
-        M6Model({"A": 3})  # pyright: ignore
+    with pytest.raises(ValueError, match="class of asset 'A' is ''"):
+        M6Model({"A": ""})
     with pytest.raises(ValueError, match="num_factors must be at least 0"):
         M6Model(CLASSES, num_factors=-1)
+    with pytest.raises(ValueError, match="7 factors of 6 assets"):
+        M6Model(CLASSES)
+    with pytest.raises(ValueError, match="weights of HalfLife on the past"):
+        dataclasses.replace(model, past=HalfLife(0.0)).check(panel)
     with pytest.raises(ValueError, match="the posterior is drawn"):
         model.fit(panel)
     with pytest.raises(ValueError, match="the forecast is drawn"):
@@ -199,12 +215,12 @@ def test_windows_double_and_moments_are_those_of_numpy():
 
 
 def factor_world(num_rows, num_series):
-    """One factor of unit variance, loadings about 0.7, normal-like errors of scale 0.7."""
+    """One factor of unit variance, loadings about 0.2, normal errors of scale 0.25."""
     rng = np.random.default_rng(2)
-    loadings = 0.7 + 0.1 * rng.normal(size=num_series)
+    loadings = 0.2 + 0.03 * rng.normal(size=num_series)
     factor = rng.normal(size=num_rows)
     factor *= 1.0 / factor.std()
-    noise = 0.7 * rng.normal(size=(num_rows, num_series))
+    noise = 0.25 * rng.normal(size=(num_rows, num_series))
     return factor[:, None] * loadings + noise, np.mean(loadings)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
-from numpyro.infer.util import log_density as numpyro_log_density
+from numpyro.infer.util import initialize_model
 
 from bayes.asset_worlds import small_program
 from jaxfc.bayes.asset_returns import student_log_density
@@ -88,12 +88,15 @@ def test_gradient_is_that_of_finite_differences(program, parameters):
         np.testing.assert_allclose(gradient @ direction, change, rtol=2e-5)
 
 
-def test_numpyro_program_has_the_same_density(program, parameters):
-    """ImproperUniform sites add nothing; a difference of two points leaves no constant."""
-    model = program.numpyro_program()
-    value, _ = numpyro_log_density(model, (), {}, parameters)
-    expected = program.log_prior(parameters) + program.log_likelihood(parameters)
-    np.testing.assert_allclose(value, expected, rtol=1e-10)
+def test_numpyro_has_the_density_and_returns_the_parameters(program):
+    """Supports that depend on other parameters are mapped anew for every draw."""
+    found = initialize_model(jax.random.key(0), program.numpyro_program())
+    position = jax.tree.map(lambda x: x + 0.3, found.param_info.z)
+    again = found.postprocess_fn(position)
+    for name, value in program.constrain(position).items():
+        np.testing.assert_allclose(again[name], value, rtol=1e-8, atol=1e-9)
+    density = program.log_density(position)
+    np.testing.assert_allclose(-found.potential_fn(position), density, rtol=1e-9)
 
 
 def test_prior_draws_have_the_shapes_of_the_start(program, parameters):
@@ -194,6 +197,19 @@ def test_simulated_paths_have_the_density_they_are_drawn_from(dynamics):
     found = np.asarray(scores(keys))
     error = found.std(0) / np.sqrt(len(found))
     assert np.all(np.abs(found.mean(0)) < 4 * error)
+
+
+def test_momentum_has_the_variance_of_its_autocovariances():
+    rho, beta = 0.1, 0.06
+    dynamics = Momentum(last=4)
+    parameters = {"rho": jnp.asarray(rho), "momentum": jnp.asarray(beta)}
+    companion = np.zeros((4, 4))
+    companion[0], companion[1:, :-1] = [rho, beta, beta, beta], np.eye(3)
+    noise = np.zeros((4, 4))
+    noise[0, 0] = 1.0
+    expected = scipy.linalg.solve_discrete_lyapunov(companion, noise)[0, 0]
+    found = dynamics.unconditional_cov(parameters, 2)
+    np.testing.assert_allclose(found, expected * np.eye(2), rtol=1e-10)
 
 
 def test_log_volatility_density_is_that_of_the_dense_normal():
