@@ -1,13 +1,15 @@
 """The M6 model on its author's problem: 100 assets, 234 four-week periods, 7 factors.
 
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/bench_m6.py [--quick] [--save]
-    python benchmarks/bench_m6.py --peer IDATA.npz    # beside draws of benchmarks/m6_pymc.py
-    python benchmarks/bench_m6.py --accelerator       # the official rounds as one batch
+    python benchmarks/bench_m6.py --problem PROBLEM.npz   # writes what benchmarks/m6_pymc.py reads
+    python benchmarks/bench_m6.py --peer DRAWS.npz        # adds a row for its draws
+    python benchmarks/bench_m6.py --accelerator           # the official rounds as one batch
 
 Needs the real data beside the project. Float32, as the package runs by default. Table `m6`: one row
 for each way to draw; `compile_s`, `cpu_s` (warm-up and draws) and `wall_s` are seconds; `min_ess`
 and `max_rhat` are of the quantities that the data identify (`Program.identified`), `ess_per_cpu_s`
-their quotient with the compilation counted.
+their quotient with the compilation counted. The row of the peer is of the quantities of these names
+that it has; `benchmarks/m6_pymc.py` runs in an environment of its own with PyMC.
 """
 
 import argparse
@@ -26,6 +28,7 @@ import pandas as pd
 from timing import report
 
 from experiments.m6_data import ROUND_ENDS, m6_assets, official_prices
+from jaxfc.bayes import bulk_ess, split_rhat
 from jaxfc.bayes.factor_scales import ConstantScale
 from jaxfc.bayes.loading_priors import FixedScale
 from jaxfc.bayes.m6 import FittedM6, M6Model
@@ -100,6 +103,47 @@ def timed_fits(num_draws: int) -> list[dict[str, object]]:
     return rows
 
 
+def write_problem(path: str) -> None:
+    """What the peer reads: returns as they are, features and weights as the density has them."""
+    assets, panel = m6_assets(), author_problem()
+    model = M6Model(assets.classes, past=LinearRamp(float(RAMP))).resolved(panel)
+    data = model.data(*panel.arrays())
+    program = model.program(data)
+    rows = data.rows
+    returns = jnp.where(rows.weights > 0.0, rows.returns * data.scale, jnp.nan)
+    np.savez(
+        path,
+        returns=returns,
+        recent_return=rows.recent_return,
+        recent_volatility=rows.recent_volatility,
+        earnings=rows.earnings,
+        classes=program.classes,
+        weights=model.past.weights(panel.num_times),
+    )
+
+
+def peer_row(path: str) -> dict[str, object]:
+    """The smallest effective size of the peer's draws over its CPU seconds."""
+    told = np.load(path)
+    kept = [name for name in told if not name.startswith(("stat_", "seconds_"))]
+    draws = {name: told[name] for name in kept if name not in ("versions", "mode")}
+    sizes = {name: np.min(np.asarray(bulk_ess(jnp.asarray(v)))) for name, v in draws.items()}
+    seconds = {k: float(told[f"seconds_{k}"]) for k in ("compile", "warmup", "sampling")}
+    cpu = seconds["warmup"] + seconds["sampling"]
+    least = min(sizes.values())
+    return {
+        "variant": f"PyMC, {draws['rho'].shape[0]} x {draws['rho'].shape[1]} draws",
+        "compile_s": seconds["compile"],
+        "cpu_s": cpu,
+        "wall_s": cpu,
+        "min_ess": least,
+        "max_rhat": max(float(jnp.nanmax(split_rhat(jnp.asarray(v)))) for v in draws.values()),
+        "divergent": int(np.sum(told["stat_divergent"])),
+        "ess_per_cpu_s": least / (cpu + seconds["compile"]),
+        "fewest": min(sizes, key=lambda name: sizes[name]),
+    }
+
+
 def rounds_in_one_batch(num_draws: int, num_warmup: int) -> pd.DataFrame:
     """The 12 rounds as one batch: seconds, RPS, diagnostics of each."""
     assets = m6_assets()
@@ -148,11 +192,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--accelerator", action="store_true")
+    parser.add_argument("--problem", help="write the problem for the peer to this file")
+    parser.add_argument("--peer", help="the peer's draws")
     options = parser.parse_args()
     if options.accelerator:
         rounds_in_one_batch(100 if options.quick else 1000, 100 if options.quick else 500)
         return
-    report("m6", timed_fits(100 if options.quick else 1000), save=options.save)
+    if options.problem:
+        write_problem(options.problem)
+        return
+    rows = timed_fits(100 if options.quick else 1000)
+    if options.peer:
+        rows.append(peer_row(options.peer))
+    report("m6", rows, save=options.save)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ class RESULTS(optx.RESULTS):  # pyright: ignore
     )
     few_effective_draws = (
         "The draws are so dependent that they are worth fewer independent ones than asked for "
-        "(`min_ess`). Draw more, warm up longer, or parametrise the quantity named in the table "
-        "differently (centred where data are many, non-centred where few)."
+        "(`limits=Limits(ess=...)`). Draw more, warm up longer, or parametrise the quantity named "
+        "in the table differently (centred where data are many, non-centred where few)."
     )
     energy_not_explored = (
         "The momentum moves the energy too slowly through its range (E-BFMI below its limit): the "

@@ -10,7 +10,7 @@ from test_readme import REPOSITORY, blocks
     [
         "m6.md",
         "views.md",
-        "instrumented.md",
+        pytest.param("instrumented.md", marks=pytest.mark.slow),
         pytest.param("bayes-factors.md", marks=pytest.mark.slow),
         pytest.param("bayes-levels.md", marks=pytest.mark.slow),
     ],

@@ -203,6 +203,7 @@ def test_scores_of_a_known_law():
     assert got["assets"] == 7
 
 
+@pytest.mark.slow
 def test_the_rps_without_noise_does_not_depend_on_the_number_of_draws():
     realised = RNG.normal(size=20)
     many = RNG.normal(size=(4000, 20))

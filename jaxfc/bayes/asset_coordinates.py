@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 from numpyro import distributions as dist
 
 from jaxfc.bayes.coordinates import (
@@ -16,6 +15,7 @@ from jaxfc.bayes.coordinates import (
 )
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.typing import Array, Float
+from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 
 if TYPE_CHECKING:
     from jaxfc.bayes.asset_returns import AssetFactorProgram
@@ -49,7 +49,9 @@ def factors_for_intercepts(
     weighted = loadings * jnp.exp(-2.0 * level)[:, None]
     size = loadings.shape[1]
     gram = weighted.T @ loadings + jnp.eye(size, dtype=loadings.dtype)
-    return cho_solve((jnp.linalg.cholesky(gram), True), weighted.T @ intercepts)
+    # Any u is a valid shift, so rounding does no harm; and no call of a library in every gradient.
+    inverse, _ = spd_inverse(gram, fastest_implementation(size))
+    return inverse @ (weighted.T @ intercepts)
 
 
 def walked_by_size(program: "AssetFactorProgram", laws: Priors) -> Priors:

@@ -9,6 +9,7 @@ Source: Talts, Betancourt, Simpson, Vehtari and Gelman (2018); the log likelihoo
 which sees posteriors that ignore the data: Modrák et al. (2023).
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -110,16 +111,26 @@ class RankCalibration(eqx.Module):
         return (jnp.sum(statistics[:, None] <= found, axis=0) + 1) / (num_simulations + 1)
 
     def table(
-        self, level: float = 0.95, *, num_simulations: int = 2000, key: PRNGKeyArray
+        self, level: float = 0.95, *, num_simulations: int | None = None, key: PRNGKeyArray
     ) -> "pd.DataFrame":
         """One row a quantity: p-values, mean and spread of the ranks, least ESS, verdict.
 
         `mean` of the ranks as shares should be 0.5 and `spread`, 12 times their variance, 1. The
         verdict says what is wrong where the band's p-value is below (1 - level) / quantities, so
         that all of a right sampler's quantities are called calibrated with probability `level`.
+
+        **Raises:** `ValueError` for so few simulations that no p-value can be that small.
         """
         import pandas as pd
 
+        needed = math.ceil(len(self.names) / (1.0 - level))
+        if num_simulations is None:
+            num_simulations = max(2000, 10 * needed)
+        elif num_simulations + 1 <= needed:
+            raise ValueError(
+                f"{num_simulations} simulations cannot find one of {len(self.names)} quantities "
+                f"wrong at level {level}; take {10 * needed}."
+            )
         p_values = np.asarray(self.ecdf_p_values(num_simulations=num_simulations, key=key))
         shares = (np.asarray(self.counted()) + 0.5) / (self.num_ranks + 1)
         means, spreads = shares.mean(0), 12 * ((shares - 0.5) ** 2).mean(0)

@@ -104,18 +104,17 @@ def regression_evidence(
     size = columns.shape[1]
     seen = observed.astype(columns.dtype).T
 
-    def one(value: Array, mask: Array) -> Array:
-        rows = mask[:, None] * jnp.concatenate([columns, value[:, None]], axis=1)
-        padded = jnp.concatenate([rows, jnp.zeros((size + 1, size + 1), rows.dtype)])
-        return jnp.linalg.qr(padded, mode="r")
+    def one(value: Array, mask: Array) -> tuple[Array, Array, Array]:
+        # Of the columns alone: the returns stay linear, so that their derivatives exist also where
+        # an asset has fewer rows than coefficients.
+        rows = mask[:, None] * columns
+        basis, root = jnp.linalg.qr(jnp.concatenate([rows, jnp.zeros((size, size), rows.dtype)]))
+        padded = jnp.concatenate([mask * value, jnp.zeros(size, rows.dtype)])
+        target = basis.T @ padded
+        return root, target, jnp.sum((padded - basis @ target) ** 2)
 
-    factors = jax.vmap(one)(jnp.where(observed, values, 0.0).T, seen)
-    return RegressionEvidence(
-        roots=factors[:, :size, :size],
-        targets=factors[:, :size, size],
-        squares=factors[:, size, size] ** 2,
-        rows=jnp.sum(seen, axis=1),
-    )
+    roots, targets, squares = jax.vmap(one)(jnp.where(observed, values, 0.0).T, seen)
+    return RegressionEvidence(roots, targets, squares, rows=jnp.sum(seen, axis=1))
 
 
 def level_information(

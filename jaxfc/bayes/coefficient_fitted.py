@@ -211,6 +211,8 @@ class FittedHierarchicalRegression(Fitted):
     ) -> "FittedHierarchicalRegression":
         """The same draws of the parameters: regressors go on from the last complete row of these
         data, coefficients that move from what these data say on them."""
+        if aggregation is not None:
+            raise ValueError("rows are read one by one; the panel has sums over several rows.")
         places = list(self.model.known_places.factors)
         law = self.regressors.after(values[:, places], observed[:, places])
         moved = eqx.tree_at(lambda fitted: fitted.regressors, self, law)

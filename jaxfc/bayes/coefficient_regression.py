@@ -24,6 +24,7 @@ from jaxfc.bayes.coefficient_places import (
 )
 from jaxfc.bayes.coefficient_prior import CoefficientData, CoefficientPrior, CoefficientScales
 from jaxfc.bayes.coefficient_regressors import regressor_law
+from jaxfc.bayes.diagnostics import Limits, judged
 from jaxfc.bayes.draws import Inference
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.model import Model
@@ -74,6 +75,7 @@ class HierarchicalRegression(Model):
 
     Forecasts are joint draws of all series, one for each draw of the posterior; regressors follow
     a law of their own, independent rows or a VAR(1) (`regressor_lags` 0 or 1, see `RegressorLaw`).
+    The result is the verdict of `diagnose` on the draws, by `limits`.
 
     **Raises** (from `fit`): `ValueError` for unknown or missing names, constant or never observed
     series, too few rows of the regressors, sums over periods, and a missing key.
@@ -81,7 +83,9 @@ class HierarchicalRegression(Model):
     Source: Lindley and Smith (1972); Swamy (1970); Vasicek (1973).
     """
 
-    factors: tuple[str, ...] = eqx.field(static=True, converter=tuple)
+    factors: tuple[str, ...] = eqx.field(
+        static=True, converter=lambda names: (names,) if isinstance(names, str) else tuple(names)
+    )
     sectors: tuple[tuple[str, str], ...] = eqx.field(
         static=True, converter=lambda sectors: tuple(dict(sectors).items())
     )
@@ -91,11 +95,14 @@ class HierarchicalRegression(Model):
     inference: Inference = eqx.field(
         default_factory=lambda: PooledHMC(num_leapfrogs=16), kw_only=True
     )
+    limits: Limits = eqx.field(default_factory=Limits, kw_only=True)
     places: Places | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self):
-        if isinstance(self.factors, str) or not self.factors:
-            raise ValueError("`factors` is a tuple of one or more names of series.")
+        if not self.factors or len(set(self.factors)) < len(self.factors):
+            raise ValueError(
+                f"`factors` is a tuple of one or more distinct names, got {self.factors}."
+            )
         if self.regressor_lags not in (0, 1):
             raise ValueError(f"regressor_lags must be 0 or 1, got {self.regressor_lags}.")
 
@@ -140,6 +147,7 @@ class HierarchicalRegression(Model):
         sample_key, level_key = jax.random.split(key)
         program, scales = self.program(values, observed)
         draws = self.inference.sample(program, key=sample_key)
+        draws = judged(draws, program, limits=self.limits)
         places = list(self.known_places.factors)
         law = regressor_law(values[:, places], observed[:, places], self.regressor_lags)
         summary = posterior_summary(program, draws, scales, key=level_key)

@@ -31,7 +31,7 @@ def split_rhat(draws: Float[Array, "chains draws *shape"]) -> Float[Array, "*sha
 
     **Raises:** `ValueError` if there are fewer than four draws a chain.
     """
-    return each_quantity(lambda one: jnp.maximum(*rhats(one)), draws)
+    return each_quantity(lambda one: jnp.fmax(*rhats(one)), draws)
 
 
 def bulk_ess(draws: Float[Array, "chains draws *shape"]) -> Float[Array, "*shape"]:
@@ -77,7 +77,7 @@ def convergence(
     def one(draws: Array) -> Array:
         centre, spread = rhats(draws)
         bulk = effective_size(normal_scores(half_chains(draws)))
-        return jnp.stack([jnp.maximum(centre, spread), bulk, ess_of_tails(draws)])
+        return jnp.stack([jnp.fmax(centre, spread), bulk, ess_of_tails(draws)])
 
     found = each_quantity(one, draws)
     return found[..., 0], found[..., 1], found[..., 2]

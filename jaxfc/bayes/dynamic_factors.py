@@ -125,10 +125,19 @@ class FittedBayesianFactors(Fitted):
             level = parameters["intercept"] + means @ loadings.T
             return level, jnp.einsum("ik,tkl,il->ti", loadings, covs, loadings)
 
-        pooled = self.draws.pooled()
-        levels, variances = jax.lax.map(one, pooled, batch_size=min(BATCH, self.draws.num_draws))
-        std = jnp.sqrt(jnp.mean(variances, axis=0) + jnp.var(levels, axis=0))
-        return CommonPart(self.units.restore(jnp.mean(levels, axis=0)), self.units.scale * std)
+        def add(state: tuple[Array, Array, Array, Array], parameters: Parameters):
+            count, mean, squares, variances = state
+            level, variance = one(parameters)
+            gap = level - mean
+            mean = mean + gap / (count + 1)
+            return (count + 1, mean, squares + gap * (level - mean), variances + variance), None
+
+        # Moments are added up: the cells of all draws at once would not fit in memory.
+        nothing = jnp.zeros_like(program.panel.values)
+        begin = jnp.zeros((), nothing.dtype), nothing, nothing, nothing
+        (count, mean, squares, variances), _ = jax.lax.scan(add, begin, self.draws.pooled())
+        std = jnp.sqrt((squares + variances) / count)
+        return CommonPart(self.units.restore(mean), self.units.scale * std)
 
     def identified(self) -> Parameters:
         """Draws (chains, draws, ...) of what the data identify, see `DynamicFactorProgram`."""

@@ -22,14 +22,14 @@ class FactorPrior(eqx.Module):
 
         loadings ~ N(0, loading_scale^2),  intercept ~ N(0, intercept_scale^2)
         error variance ~ inverse gamma(error_shape, error_scale)
-        Q ~ inverse Wishart, E Q = innovation_scale I, `innovation_degrees` more degrees of freedom
-            than its mean needs
+        Q ~ inverse Wishart, E Q = s I, s = innovation_scale / loading_scale^2, with
+            `innovation_degrees` more degrees of freedom than its mean needs
         A_l given Q ~ N(first_lag I at l = 1 else 0, variance Q_kk v_l),
-            v_l = tightness^2 / (l^(2 decay) innovation_scale)
+            v_l = tightness^2 / (l^(2 decay) s)
 
     The last two are a normal-inverse-Wishart law with Minnesota's shrinkage over lags, restricted
-    to stationary VARs. The loadings' scale is not that of the data, because Q is free: it says in
-    which units the factors are measured, so no choice of it widens or narrows the common part.
+    to stationary VARs. The loadings' scale says in which units the factors are measured and
+    nothing else: another one maps to this one by W to c W, f to f / c, Q to Q / c^2.
 
     Source: Litterman (1986); Kadiyala and Karlsson (1997); Banbura, Giannone and Reichlin (2010).
     """
@@ -47,10 +47,11 @@ class FactorPrior(eqx.Module):
     def var_law(self, num_lags: int, num_factors: int) -> "VarLaw":
         """The normal-inverse-Wishart law of the VAR's coefficients and innovation covariance."""
         lags = jnp.repeat(jnp.arange(1, num_lags + 1), num_factors)
-        variances = self.tightness**2 / (lags ** (2.0 * self.decay) * self.innovation_scale)
+        scale = self.innovation_scale / self.loading_scale**2
+        variances = self.tightness**2 / (lags ** (2.0 * self.decay) * scale)
         mean = jnp.zeros((num_lags * num_factors, num_factors))
         mean = mean.at[:num_factors].set(self.first_lag * jnp.eye(num_factors))
-        cov = self.innovation_degrees * self.innovation_scale * jnp.eye(num_factors)
+        cov = self.innovation_degrees * scale * jnp.eye(num_factors)
         return VarLaw(mean, 1.0 / variances, cov, num_factors + 1.0 + self.innovation_degrees)
 
 

@@ -17,7 +17,7 @@ from jax.scipy.linalg import solve_triangular
 from numpyro import distributions as dist
 
 from jaxfc.bayes.program import Parameters, Priors
-from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 
 LOG_2PI = 1.8378770664093453
 LARGEST = 0.99
@@ -127,7 +127,7 @@ class FirstOrder(FactorDynamics):
     `scale` is the standard deviation of the normal prior of rho, truncated to (-0.99, 0.99).
     """
 
-    scale: float | Float[Array, ""] = 0.2
+    scale: Float[Array, ""] = eqx.field(default=0.2, converter=as_scalar)
 
     @property
     def num_lags(self) -> int:
@@ -172,8 +172,8 @@ class Momentum(FactorDynamics):
     Source: the M6 model's momentum variant, lags 2 to 12 (Weitzenfeld, 2025).
     """
 
-    scale: float | Float[Array, ""] = 0.2
-    momentum_scale: float | Float[Array, ""] = 0.03
+    scale: Float[Array, ""] = eqx.field(default=0.2, converter=as_scalar)
+    momentum_scale: Float[Array, ""] = eqx.field(default=0.03, converter=as_scalar)
     first: int = eqx.field(static=True, default=2)
     last: int = eqx.field(static=True, default=12)
 
@@ -249,7 +249,7 @@ class VectorFirstOrder(FactorDynamics):
     Source: Ansley and Kohn (1986), the first step of their recursion.
     """
 
-    scale: float | Float[Array, ""] = 0.2
+    scale: Float[Array, ""] = eqx.field(default=0.2, converter=as_scalar)
 
     @property
     def num_lags(self) -> int:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from jaxfc.bayes.program import Parameters, Priors
-from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 
 LOG_2PI = 1.8378770664093453
 
@@ -71,7 +71,7 @@ class RecentScale(FactorScale):
     """ln v_t = c m_t, with m the market's recent volatility: c ~ N(0, scale^2). Without columns of
     recent volatility it is `ConstantScale`."""
 
-    scale: float | Float[Array, ""] = 0.3
+    scale: Float[Array, ""] = eqx.field(default=0.3, converter=as_scalar)
 
     def priors(self, num_rows: int) -> Priors:
         law = dist.Normal(0.0, self.scale)
@@ -127,7 +127,7 @@ class StochasticScale(FactorScale):
     for the prior of phi; Harvey, Ruiz and Shephard (1994) for one volatility of several series.
     """
 
-    scale: float | Float[Array, ""] = 0.3
+    scale: Float[Array, ""] = eqx.field(default=0.3, converter=as_scalar)
 
     def priors(self, num_rows: int) -> Priors:
         persistence, spread = dist.Beta(20.0, 2.0), dist.HalfNormal(self.scale)

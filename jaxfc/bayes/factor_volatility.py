@@ -52,8 +52,9 @@ FEWEST_ROWS = 10
 
 class CovariancePath(NamedTuple):
     """Expected covariances given the rows before, and up to, each row, in squared data units: means
-    over posterior draws. `loglik_terms` are the means of the log densities of rows. Covariances of
-    the first rows are as large as persistent draws make them before anything is seen."""
+    over posterior draws. `loglik_terms` are the means of the log densities of rows. Log variances
+    enter a row with a variance of at most 4, because the mean of exp(h) over persistent draws does
+    not exist."""
 
     predicted_covs: Float[Array, "time series series"]
     filtered_covs: Float[Array, "time series series"]
@@ -98,7 +99,9 @@ class FittedFactorVolatility(Fitted):
         return SampleForecast(jax.lax.map(ahead, cases, batch_size=min(BATCH, num_draws)))
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
-        """One path of the model at one posterior draw picked at random, from its stationary law."""
+        """One path of the model at one posterior draw picked at random, from its stationary law;
+        over paths quantiles exist, variances may not (draws of persistence near one)."""
+        check_counts(num_steps=num_steps)
         pick_key, start_key, path_key = jax.random.split(key, 3)
         number = jax.random.randint(pick_key, (), 0, self.draws.num_draws)
         parameters = jax.tree.map(lambda x: x[number], static(self.draws.pooled()))

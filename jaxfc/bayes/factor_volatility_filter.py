@@ -11,6 +11,10 @@ from jaxfc.typing import Array, Float
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 
 NUM_NODES = 15
+# Variance of a log variance beyond which a row is not filtered as it stands: nodes would lie
+# further apart than what one row tells (ln chi^2_1 has standard deviation 2.2), and the expected
+# variance exp(variance / 2), by which the others enter, would drown every row.
+WIDEST = 4.0
 
 
 class VolatilityLaw(NamedTuple):
@@ -56,7 +60,9 @@ def volatility_filter(
     law of h_j alone is found by quadrature over its predicted normal law; its mean and variance go
     on. The others enter by their expected variances, and the laws of different h_j are taken as
     independent: an approximation (assumed density filtering), which a test measures against
-    particles. Costs O(time (series factors^2 + 15 (series + factors))).
+    particles. A law wider than `WIDEST` (persistent draws before the first rows, long gaps) is
+    taken as that wide: its expected variance need not exist. Costs O(time (series factors^2 + 15
+    (series + factors))).
 
     **Arguments:** `values` in standard units, `weights` one where observed, else zero.
 
@@ -68,6 +74,7 @@ def volatility_filter(
 
     def step(last: LogVariances, row: tuple[Array, Array]):
         gap, weight = row
+        last = LogVariances(last.means, jnp.minimum(last.variances, WIDEST))
         factor_logs, error_logs = last.logs[:num_factors], last.logs[num_factors:]
         rows = gap[None], weight[None], law.loadings, factor_logs[None], error_logs[None]
         now = seen(law, last, gap, weight)

@@ -191,6 +191,8 @@ class FactorVolatilityProgram(Program):
             "last_log_variance": jnp.log(common[-1] + own[-1]),
             "common_share": jnp.mean(common, axis=0) / jnp.mean(common + own, axis=0),
             "common_log_variance": jnp.log(jnp.sum(common[rows], axis=1)),
+            "factor_phi": jnp.sort(parameters["factor_phi"]),
+            "factor_sigma": jnp.sort(parameters["factor_sigma"]),
             **{name: parameters[name] for name in errors if name in parameters},
         }
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxfc.bayes.instrumented_als import AlternatingLeastSquares
 from jaxfc.bayes.instrumented_dynamics import FactorExpectation, MeanFactors
@@ -75,6 +76,8 @@ class InstrumentedPCA(Model):
             )
         if self.num_factors == 0 and not self.given and not self.intercept:
             raise ValueError("num_factors=0 needs factors given=(...) or intercept=True.")
+        if not isinstance(self.prior_rows, Tracer) and not float(self.prior_rows) >= 0.0:
+            raise ValueError(f"prior_rows must be 0 or more, got {float(self.prior_rows)}.")
         _ = self.method
 
     @property

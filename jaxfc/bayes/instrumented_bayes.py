@@ -78,10 +78,11 @@ class InstrumentedProgram(Program):
         ln sigma_i ~ N(level_mean, level_scale^2);  ln nu ~ N(ln 7, 0.5^2)
 
     (HN half-normal.) `dynamics` is `FirstOrder()` or `VectorFirstOrder()`; `intercept` adds
-    gamma_a, `departures` the eta_i, `fat_tails` the t law. All laws but that of tau are the same
-    for every rotation of the factors, so only what no rotation changes is identified.
+    gamma_a, `departures` the eta_i, `fat_tails` the t law. All laws but that of tau (and, to third
+    order in its coefficients, a VAR's) are the same for every rotation of the factors, so only
+    what no rotation changes is identified.
 
-    **Raises:** `ValueError` for more factors than characteristics.
+    **Raises:** `ValueError` for more factors than characteristics and other dynamics.
 
     Source: Kelly, Pruitt and Su (2017) for the loadings; the priors are this package's.
     """
@@ -101,6 +102,11 @@ class InstrumentedProgram(Program):
             raise ValueError(
                 f"{self.num_factors} factors cannot be told apart by {size} characteristics; ask "
                 "for fewer factors or add characteristics."
+            )
+        if self.dynamics.num_lags != 1:
+            raise ValueError(
+                f"dynamics {type(self.dynamics).__name__} has {self.dynamics.num_lags} lags; use "
+                "FirstOrder() or VectorFirstOrder()."
             )
 
     def priors(self) -> Priors:

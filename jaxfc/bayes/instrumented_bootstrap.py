@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxfc.batching import map_in_batches
 from jaxfc.bayes.instrumented import InstrumentedPCA
 from jaxfc.bayes.instrumented_als import AlternatingLeastSquares, Coefficients
 from jaxfc.bayes.instrumented_portfolios import ManagedPortfolios, einsum, managed_portfolios
 from jaxfc.counts import check_counts
-from jaxfc.results import is_okay
+from jaxfc.results import RESULTS, is_okay, throw_if_failed
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class NoGivenFactor(Hypothesis):
         return Coefficients(coefficients.gamma, zero)
 
     def statistic(self, coefficients: Coefficients) -> Float[Array, ""]:
-        return jnp.sum(coefficients.given[:, self.column] ** 2)
+        column = coefficients.given.at[:, self.column].get(mode="fill", fill_value=jnp.nan)
+        return jnp.sum(column**2)
 
 
 class NoIntercept(Hypothesis):
@@ -76,19 +78,22 @@ class NoCharacteristic(Hypothesis):
         return Coefficients(coefficients.gamma.at[self.row].set(0.0), coefficients.given)
 
     def statistic(self, coefficients: Coefficients) -> Float[Array, ""]:
-        return jnp.sum(coefficients.gamma[self.row] ** 2)
+        row = coefficients.gamma.at[self.row].get(mode="fill", fill_value=jnp.nan)
+        return jnp.sum(row**2)
 
 
 class BootstrapTest(eqx.Module):
     """The statistic, its draws under the hypothesis, and p = (1 + draws at or above it) / (1 +
-    draws). Draws without a number are left out of p and counted in `num_failed`; `num_unfinished`
-    met the bound on steps and do count."""
+    draws). Draws whose estimation diverged are left out of p and counted in `num_failed`;
+    `num_unfinished` met the bound on steps and do count. `result` is that of the estimation on the
+    data; p is NaN if that diverged."""
 
     statistic: Float[Array, ""]
     p_value: Float[Array, ""]
     draws: Float[Array, " draws"]
     num_failed: Int[Array, ""]
     num_unfinished: Int[Array, ""]
+    result: RESULTS
 
 
 def wild_bootstrap(
@@ -109,13 +114,15 @@ def wild_bootstrap(
     `resampled` takes the errors of a random row, the residual wild bootstrap of the source; without
     it each row keeps its own, which also holds for errors whose size moves over time.
 
-    **Raises:** `ValueError` for no draw, and for `NoIntercept()` without `intercept=True`.
+    **Raises:** `ValueError` for no draw, for `NoIntercept()` without `intercept=True`, and for a
+    given factor or characteristic that the estimation does not have.
 
     Source: Kelly, Pruitt and Su (2020).
     """
     check_counts(num_draws=num_draws)
     if isinstance(hypothesis, NoIntercept) and not method.intercept:
         raise ValueError("NoIntercept() tests an estimation with intercept=True.")
+    check_place(method, portfolios, hypothesis, given)
     found = method.solve(portfolios, given, given_observed)
     rows = method.rows(portfolios, given, given_observed)
     held, used = rows.portfolios, rows.used
@@ -127,7 +134,7 @@ def wild_bootstrap(
     spread = (MULTIPLIER_DEGREES / (MULTIPLIER_DEGREES - 2.0)) ** 0.5
     places = jnp.arange(len(used))
 
-    def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
+    def draw(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         row_key, multiplier_key = jax.random.split(key)
         chance = jnp.where(used, 0.0, -jnp.inf)
         picked = jax.random.categorical(row_key, chance, shape=used.shape)
@@ -137,20 +144,41 @@ def wild_bootstrap(
         noise = (multipliers / roots)[:, None] * scaled[picked]
         again = ManagedPortfolios(portfolios.gram, base + noise, portfolios.counts)
         estimate = method.solve(again, given, given_observed, start=restricted)
-        return hypothesis.statistic(estimate.coefficients), is_okay(estimate.result)
+        lost = estimate.result == RESULTS.diverged
+        return hypothesis.statistic(estimate.coefficients), lost, is_okay(estimate.result)
 
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_draws))
-    draws, finished = map_in_batches(draw, keys, batch_size)
+    draws, lost, finished = map_in_batches(draw, keys, batch_size)
     statistic = hypothesis.statistic(found.coefficients)
-    usable = jnp.isfinite(draws)
+    usable = jnp.isfinite(draws) & ~lost
     above = jnp.sum(usable & (draws >= statistic))
+    sound = jnp.isfinite(statistic) & ~(found.result == RESULTS.diverged)
     return BootstrapTest(
         statistic=statistic,
-        p_value=(1.0 + above) / (1.0 + jnp.sum(usable)),
+        p_value=jnp.where(sound, (1.0 + above) / (1.0 + jnp.sum(usable)), jnp.nan),
         draws=draws,
         num_failed=jnp.sum(~usable),
         num_unfinished=jnp.sum(usable & ~finished),
+        result=found.result,
     )
+
+
+def check_place(
+    method: AlternatingLeastSquares,
+    portfolios: ManagedPortfolios,
+    hypothesis: Hypothesis,
+    given: Float[Array, "time given"] | None,
+) -> None:
+    """Refuses a hypothesis about a column or a row that there is not."""
+    num_given = method.intercept + (0 if given is None else given.shape[1])
+    num_rows = portfolios.returns.shape[1] if method.num_factors else 0
+    for place, size, what in (
+        (getattr(hypothesis, "column", None), num_given, "given factors"),
+        (getattr(hypothesis, "row", None), num_rows, "characteristics in the loadings"),
+    ):
+        if place is None or isinstance(place, Tracer) or -size <= int(place) < size:
+            continue
+        raise ValueError(f"the hypothesis is about number {int(place)} of {size} {what}.")
 
 
 def instrumented_test(
@@ -161,11 +189,13 @@ def instrumented_test(
     num_draws: int = 199,
     resampled: bool | Bool[Array, ""] = True,
     key: PRNGKeyArray,
+    throw: bool = True,
 ) -> BootstrapTest:
     """`wild_bootstrap` of a model on its panel (host side). `hypothesis` names what has no role:
     "intercept", one of the given factors, or one of the characteristics.
 
-    **Raises:** `ValueError` for another name, and as `InstrumentedPCA.fit`.
+    **Raises:** `ValueError` for another name, and as `InstrumentedPCA.fit`; `RuntimeError` if the
+    estimation on the data failed and `throw`.
     """
     model.check(panel)
     tested = named_hypothesis(model, hypothesis)
@@ -173,7 +203,10 @@ def instrumented_test(
     portfolios = managed_portfolios(rows.returns, rows.characteristics, rows.usable)
     run = eqx.filter_jit(wild_bootstrap)
     data = model.method, portfolios, tested, rows.given, rows.given_observed
-    return run(*data, num_draws=num_draws, resampled=resampled, key=key)
+    found = run(*data, num_draws=num_draws, resampled=resampled, key=key)
+    if throw:
+        throw_if_failed(found.result, "instrumented_test")
+    return found
 
 
 def named_hypothesis(model: InstrumentedPCA, name: str) -> Hypothesis:

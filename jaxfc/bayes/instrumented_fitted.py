@@ -138,6 +138,7 @@ class FittedInstrumentedPCA(Fitted):
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time assets"]:
         """A path of returns under the latest characteristics, the factors from their sample law
         on."""
+        check_counts(num_steps=num_steps)
         factor_key, noise_key = jax.random.split(key)
         path = self.law.simulate(num_steps, key=factor_key)
         shape = num_steps, len(self.idiosyncratic_cov)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from jaxfc.bayes.program import Parameters, Priors
-from jaxfc.typing import Array, Float
+from jaxfc.typing import Array, Float, as_scalar
 
 Loadings = Float[Array, "series factors"]
 
@@ -37,8 +37,8 @@ class FixedScale(LoadingPrior):
     It makes the common variance of forecasts too large; see this file's head.
     """
 
-    scale: float | Float[Array, ""] = 1.0
-    dof: float | Float[Array, ""] = 10.0
+    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    dof: Float[Array, ""] = eqx.field(default=10.0, converter=as_scalar)
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
         law = dist.StudentT(self.dof, 0.0, self.scale).expand([num_series, num_factors])
@@ -51,8 +51,8 @@ class FixedScale(LoadingPrior):
 class LearnedScale(LoadingPrior):
     """w_ik ~ t_dof(0, tau_k), tau_k ~ half-normal(scale): unneeded factors shrink to nothing."""
 
-    scale: float | Float[Array, ""] = 1.0
-    dof: float | Float[Array, ""] = 10.0
+    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    dof: Float[Array, ""] = eqx.field(default=10.0, converter=as_scalar)
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
         scales = dist.HalfNormal(self.scale).expand([num_factors])
@@ -75,8 +75,8 @@ class MultiplicativeGamma(LoadingPrior):
     Source: Bhattacharya and Dunson (2011), without their local scales.
     """
 
-    first: float | Float[Array, ""] = 2.0
-    later: float | Float[Array, ""] = 3.0
+    first: Float[Array, ""] = eqx.field(default=2.0, converter=as_scalar)
+    later: Float[Array, ""] = eqx.field(default=3.0, converter=as_scalar)
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
         shape = jnp.full(num_factors, jnp.asarray(self.later)).at[0].set(self.first)
@@ -101,8 +101,8 @@ class Horseshoe(LoadingPrior):
     tau_k ~ half-normal(scale), c = `slab`. Source: Piironen and Vehtari (2017), section 2.3.
     """
 
-    scale: float | Float[Array, ""] = 0.5
-    slab: float | Float[Array, ""] = 2.0
+    scale: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
+    slab: Float[Array, ""] = eqx.field(default=2.0, converter=as_scalar)
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
         shape = [num_series, num_factors]

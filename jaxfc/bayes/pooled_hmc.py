@@ -64,6 +64,13 @@ class Move(NamedTuple):
     moved: Bool[Array, " chains"]
 
 
+def as_length(num_leapfrogs: int | Array) -> Int[Array, ""]:
+    """A number of steps as an array, so that another one does not recompile a program."""
+    if isinstance(num_leapfrogs, int):
+        check_counts(num_leapfrogs=num_leapfrogs)
+    return jnp.asarray(num_leapfrogs)
+
+
 class PooledHMC(Inference):
     """Hamiltonian Monte Carlo with pooled adaptation.
 
@@ -80,17 +87,15 @@ class PooledHMC(Inference):
     num_chains: int = eqx.field(static=True, default=4)
     num_draws: int = eqx.field(static=True, default=1000)
     num_warmup: int = eqx.field(static=True, default=500)
-    num_leapfrogs: int | Int[Array, ""] = 40
-    target_accept: float | Float[Array, ""] = 0.8
-    jitter: float | Float[Array, ""] = 0.1
+    num_leapfrogs: Int[Array, ""] = eqx.field(default=40, converter=as_length)
+    target_accept: Float[Array, ""] = eqx.field(default=0.8, converter=as_scalar)
+    jitter: Float[Array, ""] = eqx.field(default=0.1, converter=as_scalar)
     warm: Tuned | None = None
 
     def __check_init__(self):
         check_counts(
             num_chains=self.num_chains, num_draws=self.num_draws, num_warmup=self.num_warmup
         )
-        if isinstance(self.num_leapfrogs, int):
-            check_counts(num_leapfrogs=self.num_leapfrogs)
         if self.num_draws < 4:
             raise ValueError(
                 f"num_draws={self.num_draws} are too few to compare halves of a chain; take at "
@@ -180,7 +185,12 @@ class PooledHMC(Inference):
                 )
             position, variance = self.warm.position, self.warm.variance
             step = self.warm.step_size
-        log_density, gradient = density(position)
+        log_density, gradient = density(jnp.concatenate([start[None], position]))
+        # A start may have been thrown out of the support, e.g. to a VAR that is not stationary.
+        lost = ~jnp.isfinite(log_density[1:]) & (self.warm is None)
+        position = jnp.where(lost[:, None], start, position)
+        log_density = jnp.where(lost, log_density[0], log_density[1:])
+        gradient = jnp.where(lost[:, None], gradient[0], gradient[1:])
         average = start_average(step, 10.0 if self.warm is None else 1.0)
         learning = Learning(average, no_moments(start), variance)
         return Chains(position, log_density, gradient), learning

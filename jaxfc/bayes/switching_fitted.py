@@ -159,6 +159,8 @@ class FittedSwitchingHierarchy(Fitted):
         aggregation: AggregationRows | None = None,
     ) -> "FittedSwitchingHierarchy":
         """The same draws of the laws on other data: regimes are filtered anew."""
+        if aggregation is not None:
+            raise ValueError("a regime gives every row its law; the panel has sums of rows.")
         states, _ = last_states(self.laws, *self.in_units(values, observed))
         return eqx.tree_at(lambda fitted: fitted.states, self, states)
 

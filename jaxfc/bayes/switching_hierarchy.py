@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.bayes.diagnostics import Limits, judged
 from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.bayes.switching_fitted import FittedSwitchingHierarchy, expected_rows, last_states
@@ -39,12 +40,13 @@ class SwitchingHierarchy(Model):
 
     with s_t a Markov chain of `num_regimes` states in the order of h, the calmest first. Means in
     each regime are shrunk from asset to sector to market, as are loads (of all regimes; those of
-    sectors differ by regime if `loads_switch`) and log noise, which rises in a regime by a number
-    of the sector, shrunk to the market's. With `heavy_tails` rows are multivariate t. See
-    `SwitchingPrior` for the priors, in units of each series' own scale.
+    sectors differ by regime if `loads_switch`). Log noise is shrunk from asset to market and rises
+    in a regime by a number of the sector, shrunk to the market's. With `heavy_tails` rows are
+    multivariate t. See `SwitchingPrior` for the priors, in units of each series' own scale.
 
     `sectors` names the sector of every series of the panel. Returns may be missing anywhere. The
-    result code is `empty_regime` if a regime is expected to hold fewer than two rows.
+    result code is `empty_regime` if a regime is expected to hold fewer than two rows, else the
+    verdict of `diagnose` on the draws, by `limits`.
 
     **Raises** (from `fit`): `ValueError` for names that do not fit the panel, constant or nearly
     unobserved series, sums over periods, and a missing key.
@@ -62,6 +64,7 @@ class SwitchingHierarchy(Model):
     inference: Inference = eqx.field(
         default_factory=lambda: PooledHMC(num_leapfrogs=24), kw_only=True
     )
+    limits: Limits = eqx.field(default_factory=Limits, kw_only=True)
     members: Members | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self):
@@ -130,7 +133,7 @@ class SwitchingHierarchy(Model):
         if key is None:
             raise ValueError("the posterior is drawn from: pass key=jax.random.key(...).")
         program, scale = self.program(values, observed)
-        draws = self.inference.sample(program, key=key)
+        draws = judged(self.inference.sample(program, key=key), program, limits=self.limits)
         laws = jax.vmap(program.laws)(draws.pooled())
         data = program.data
         rows = expected_rows(laws, data.values, data.observed)
@@ -149,9 +152,10 @@ class SwitchingHierarchy(Model):
 
 
 def verdict(draws: PosteriorDraws, rows: Float[Array, " regimes"]) -> RESULTS:
-    """That of the draws, or that a regime is empty."""
+    """That a regime is empty, unless the draws are worthless, or that of the draws."""
     empty = jnp.min(rows) < FEWEST_ROWS
-    return select(empty, cast(RESULTS, RESULTS.empty_regime), draws.result)
+    fatal = (draws.result == RESULTS.diverged) | (draws.result == RESULTS.frozen_chain)
+    return select(empty & ~fatal, cast(RESULTS, RESULTS.empty_regime), draws.result)
 
 
 def refuse_flows(aggregation: AggregationRows | None) -> None:

@@ -138,13 +138,16 @@ class Variational(Inference):
     def verdict(self, bounds: Float[Array, " steps"], size: int) -> RESULTS:
         """Whether the bound had stopped rising."""
         fifth = self.num_steps // 5
+        bounds = jnp.where(jnp.isfinite(bounds), bounds, jnp.nan)
         before, after = bounds[-2 * fifth : -fifth], bounds[-fifth:]
-        rise = jnp.mean(after) - jnp.mean(before)
-        noise = jnp.sqrt((jnp.var(before) + jnp.var(after)) / fifth)
-        rising = rise > self.tolerance * size + 4 * noise
+        rise = jnp.nanmean(after) - jnp.nanmean(before)
+        noise = jnp.sqrt((jnp.nanvar(before) + jnp.nanvar(after)) / fifth)
+        rising = ~(rise <= self.tolerance * size + 4 * noise)
         stopped = cast(RESULTS, RESULTS.nonlinear_max_steps_reached)
         found = select(rising, stopped, SUCCESSFUL)
-        return select(jnp.isfinite(bounds[-1]), found, cast(RESULTS, RESULTS.diverged))
+        lost = jnp.mean(jnp.isnan(bounds[-2 * fifth :])) > 0.1
+        usable = jnp.isfinite(bounds[-1]) & ~lost
+        return select(usable, found, cast(RESULTS, RESULTS.diverged))
 
 
 class MeanFieldNormal(Variational):

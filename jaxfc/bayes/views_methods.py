@@ -12,11 +12,13 @@ that say just what the forecast does.
 """
 
 import abc
+import math
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 
 from jaxfc.bayes.pareto import pareto_smoothed
 from jaxfc.bayes.views_pooling import pooled_weights
@@ -112,6 +114,7 @@ class ExpectedReturn(ViewMethod):
     ) -> Tilt:
         said = jnp.einsum("khi,dhi->dk", views.directions, self.expected)
         log_densities = student_log_density((views.means - said) / views.sds, self.degrees)
+        log_densities = jnp.where(jnp.isfinite(views.sds), log_densities, 0.0)  # no view
         return density_tilt(said, weights, log_densities, views, self.smooth)
 
     def condition(self, forecast: GaussianForecast, views: Statements) -> GaussianForecast:
@@ -187,10 +190,13 @@ def check_densities(what: str, views: Statements) -> None:
 def student_log_density(
     z: Float[Array, "draws views"], degrees: Float[Array, "..."]
 ) -> Float[Array, "draws views"]:
-    """ln t_nu(z) up to what does not depend on z; the normal one for infinite degrees."""
+    """ln t_nu(z); the normal one for infinite degrees. Degrees may differ by draw, so that their
+    normaliser counts."""
     finite = jnp.isfinite(degrees)
     nu = jnp.where(finite, degrees, 1.0)
-    return jnp.where(finite, -0.5 * (nu + 1.0) * jnp.log1p(z**2 / nu), -0.5 * z**2)
+    student = gammaln(0.5 * (nu + 1.0)) - gammaln(0.5 * nu) - 0.5 * jnp.log(nu * jnp.pi)
+    student = student - 0.5 * (nu + 1.0) * jnp.log1p(z**2 / nu)
+    return jnp.where(finite, student, -0.5 * z**2 - 0.5 * math.log(2.0 * math.pi))
 
 
 def density_tilt(

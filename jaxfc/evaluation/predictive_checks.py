@@ -47,6 +47,7 @@ def clustered_mean(
     may depend on each other in any way. NaN for less than two periods.
     """
     values = jnp.asarray(values)
+    values = values.astype(jnp.result_type(values, float))  # whether a cell is inside may be given
     known = ~jnp.isnan(values)
     count = jnp.sum(known, axis=(0, 1)).astype(values.dtype)
     mean = jnp.sum(jnp.where(known, values, 0.0), axis=(0, 1)) / count

@@ -141,9 +141,11 @@ def ranked_probability_score(probabilities: Classes, membership: Classes) -> Ret
 def mean_ranked_probability_score(
     probabilities: Classes, membership: Classes
 ) -> Float[Array, "*cases"]:
-    """Mean of `ranked_probability_score` over the assets that were ranked; NaN if none was."""
+    """Mean of `ranked_probability_score` over the assets that were ranked; NaN if none was, and if
+    one of them has no probabilities."""
+    membership = jnp.asarray(membership)
     scores = ranked_probability_score(probabilities, membership)
-    counted = ~jnp.isnan(scores)
+    counted = ~jnp.any(jnp.isnan(membership), axis=-1)
     return jnp.sum(jnp.where(counted, scores, 0.0), axis=-1) / jnp.sum(counted, axis=-1)
 
 
@@ -186,6 +188,7 @@ def cumulative_membership(
     Only the values on the last places of the classes have to be known: what is smaller is in, what
     is larger is not, what is equal is in by its share of the places it is tied on.
     """
+    values = values.astype(jnp.result_type(values, float))  # shares of ties are no integers
     known = ~jnp.isnan(values)
     num_known = jnp.sum(known, axis=-1, keepdims=True)
     places = num_known * jnp.arange(1, num_classes) // num_classes

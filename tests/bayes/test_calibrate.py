@@ -160,6 +160,7 @@ def test_ranks_do_not_depend_on_batches_or_on_how_many_data_sets_there_are(exact
     np.testing.assert_array_equal(few.ranks, exact.ranks[:7])
 
 
+@pytest.mark.slow
 def test_quantities_of_the_users_own(exact):
     def quantities(p):
         return {"signal": p["mu"] / jnp.sqrt(p["v"]), "both": jnp.stack([p["v"], -p["v"]])}
@@ -240,6 +241,7 @@ def test_bands_hold_all_at_once_with_their_probability():
             assert inside == bool(band_statistic(counts, tails) >= critical)
 
 
+@pytest.mark.slow
 def test_p_values_of_the_band_are_uniform_under_the_null():
     num_cases, num_ranks = 100, 15
     ranks = jax.random.randint(jax.random.key(5), (num_cases, 300), 0, num_ranks + 1)

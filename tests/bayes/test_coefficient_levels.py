@@ -29,6 +29,7 @@ from jaxfc.bayes.coefficient_regression import (
     StudentErrors,
 )
 from jaxfc.bayes.coefficient_regressors import regressor_law
+from jaxfc.bayes.diagnostics import Limits
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.hierarchy import Shrinkage
 from jaxfc.hierarchy.exposures import shrunk_exposures
@@ -320,6 +321,7 @@ def test_regressors_follow_their_posterior():
 SECTORS = {"A": "one", "B": "one", "C": "one", "D": "two", "E": "two", "F": "two"}
 BETAS = np.array([0.9, 1.0, 1.1, 1.5, 1.6, 1.7])
 SAMPLER = PooledHMC(num_chains=2, num_draws=100, num_warmup=150, num_leapfrogs=8)
+WIDE = Limits(rhat=1.5, ess=5.0, divergent=0.2, bfmi=0.1)  # short chains
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +338,7 @@ def panel():
 
 @pytest.fixture(scope="module")
 def fitted(panel):
-    model = HierarchicalRegression(("M",), SECTORS, inference=SAMPLER)
+    model = HierarchicalRegression(("M",), SECTORS, inference=SAMPLER, limits=WIDE)
     return model.fit(panel, key=jax.random.key(0))
 
 
@@ -389,7 +391,7 @@ def test_likelihood_of_the_fit_is_in_units_of_the_data(fitted, panel):
 
 def test_bad_input_is_refused_by_name(panel):
     key = jax.random.key(0)
-    model = HierarchicalRegression(("M",), SECTORS, inference=SAMPLER)
+    model = HierarchicalRegression(("M",), SECTORS, inference=SAMPLER, limits=WIDE)
     with pytest.raises(ValueError, match=r"\['X'\] are not among"):
         HierarchicalRegression(("X",), SECTORS).fit(panel, key=key)
     with pytest.raises(ValueError, match=r"\['F'\] have no sector"):
@@ -432,7 +434,7 @@ def test_lowers_for_accelerators(panel, errors):
 def test_every_law_of_errors_gives_the_same_verbs(panel, errors):
     """Traced, not run: shapes of what `estimate`, `forecast` and `given` answer."""
     model = HierarchicalRegression(
-        ("M",), SECTORS, errors=errors, regressor_lags=1, inference=SAMPLER
+        ("M",), SECTORS, errors=errors, regressor_lags=1, inference=SAMPLER, limits=WIDE
     ).resolved(panel)
 
     def everything(values, observed, key):

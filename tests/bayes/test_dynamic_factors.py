@@ -302,6 +302,7 @@ def agreement(num_times, num_series, num_factors, num_lags, draws, leapfrogs):
     return gaps
 
 
+@pytest.mark.slow
 def test_gibbs_and_the_integrated_density_agree():
     gaps = agreement(12, 3, 1, 1, draws=400, leapfrogs=10)
     assert max(gaps.values()) < 4.5, gaps

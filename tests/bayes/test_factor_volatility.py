@@ -177,14 +177,14 @@ def test_identified_quantities_ignore_order_and_signs():
         np.testing.assert_allclose(a, b, rtol=1e-10)
 
 
-def filter_law(num_series, sigma=0.3):
+def filter_law(num_series, sigma=0.3, phi=0.9):
     rng = np.random.default_rng(1)
     size = num_series + 1
     return VolatilityLaw(
         intercept=jnp.asarray(0.1 * rng.normal(size=num_series)),
         loadings=jnp.asarray(rng.uniform(0.5, 1.0, (num_series, 1))),
         levels=jnp.asarray(np.r_[0.0, np.full(num_series, -1.0)]),
-        phi=jnp.full(size, 0.9),
+        phi=jnp.full(size, phi),
         sigma=jnp.full(size, sigma),
     )
 
@@ -277,6 +277,18 @@ def data():
     return world(150, 4, seed=4)
 
 
+def test_persistent_draws_are_filtered_like_less_persistent_ones():
+    """The expected variance of a persistent draw before the first row does not exist."""
+    values, observed, _ = world(60, 4, seed=2)
+    panel = standard_panel(values, observed)
+    near, far = (
+        run_filter(filter_law(4, phi=phi), panel.values, panel.weights) for phi in (0.98, 0.999)
+    )
+    assert abs(float(jnp.sum(near.loglik_terms - far.loglik_terms))) < 20.0
+    ratio = np.exp(np.asarray(far.filtered.logs - near.filtered.logs))[10:]
+    assert 0.3 < ratio.min() and ratio.max() < 3.0
+
+
 @pytest.fixture(scope="module")
 def fitted(data):
     return MODEL.fit(frame_panel(data[0]), key=jax.random.key(0))
@@ -295,12 +307,13 @@ def test_variances_follow_the_truth(data, fitted):
     smoothed = np.asarray(eqx.filter_jit(fitted.smoothed_covs)())
     path = eqx.filter_jit(fitted.covariance_path)(values, observed)
     filtered = np.asarray(path.filtered_covs)
-    for found, least in ((smoothed, 0.85), (filtered, 0.7)):
+    # Posterior means are right on average for variances, not for their logarithms. Those of the
+    # filter are means of wider, skewed laws: of one sample they say the order of magnitude.
+    for found, least, most in ((smoothed, 0.85, 0.2), (filtered, 0.7, 1.0)):
         total = np.trace(found, axis1=1, axis2=2)
         assert np.corrcoef(np.log(total), np.log(truth))[0, 1] > least
-        # Posterior means are right on average for variances, not for their logarithms. The first
-        # rows are left out: what is known before any of them is as wide as a persistent draw.
-        assert abs(np.mean(total[20:]) / np.mean(truth[20:]) - 1.0) < 0.2
+        assert abs(np.mean(total) / np.mean(truth) - 1.0) < most
+    assert np.trace(path.predicted_covs[0]) < 20 * truth.mean()
     assert np.isfinite(np.asarray(path.predicted_covs)).all()
     assert np.linalg.eigvalsh(filtered).min() > 0
     level = float(jnp.sum(path.loglik_terms))
@@ -376,6 +389,7 @@ def test_given_other_rows_the_filter_says_where_variances_are(data, fitted):
     assert float(masked.loglik) == pytest.approx(float(short.loglik), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errors", ["constant", "student"])
 def test_other_errors(errors):
     """The filter's variance of Student errors is that of the forecast's draws."""

@@ -13,17 +13,23 @@ from bayes.asset_worlds import CLASSES, asset_frame, asset_panel_of, small_progr
 from jaxfc.bayes import (
     NUTS,
     ConstantScale,
+    FirstOrder,
     FixedScale,
     GivenWeights,
     HalfLife,
     LearnedScale,
     LinearRamp,
     M6Model,
+    Momentum,
     PooledHMC,
+    RecentScale,
+    VectorFirstOrder,
+    align_loadings,
     effective_num_periods,
     warm_start,
 )
 from jaxfc.bayes.adaptation import add_draws, no_moments, regularised_variance
+from jaxfc.bayes.asset_paths import future
 from jaxfc.bayes.pooled_hmc import window_ends
 from jaxfc.model import jitted_estimate
 from jaxfc.results import RESULTS, is_okay
@@ -99,6 +105,84 @@ def test_forecast_is_of_the_assets_and_follows_the_key(fitted, panel):
     assert np.all(np.std(paths.expected, axis=0) < np.std(paths.returns, axis=0))
     path = fitted.simulate(15, key=jax.random.key(3))
     assert path.shape == (15, 6) and np.isfinite(path).all()
+
+
+@pytest.mark.parametrize("dynamics", [FirstOrder(), Momentum(last=3), VectorFirstOrder()])
+def test_futures_have_the_moments_of_the_recursion(dynamics):
+    """Means of rows 1 to 3 given one draw of the parameters, and the variance of the first."""
+    program = small_program(dynamics=dynamics, factor_scale=RecentScale())
+    parameters = program.sample_prior(key=jax.random.key(4))
+    parameters |= {"log_dof_mean": jnp.log(12.0), "log_dof_scale": jnp.asarray(0.1)}
+    rows = jax.tree.map(lambda x: x[:3], program.rows)
+    ahead = dataclasses.replace(program, rows=rows)
+    signal, size = jnp.asarray(0.7), 20_000
+
+    @jax.jit
+    def futures(key):
+        keys = jax.random.split(key, size)
+        return jax.vmap(lambda k: future(ahead, parameters, signal, 3, key=k).returns)(keys)
+
+    draws = np.asarray(futures(jax.random.key(5)))
+    lags = jnp.pad(parameters["factors"], ((3, 0), (0, 0)))[-dynamics.num_lags :]
+    means = np.array(program.expected(parameters, rows))
+    for step in range(3):
+        row = dynamics.next_row(lags, parameters, jnp.zeros(2), jnp.ones(()))
+        lags = jnp.concatenate([lags[1:], row[None]])
+        means[step] += parameters["loadings"] @ row
+    error = draws.std(0) / np.sqrt(size)
+    assert np.all(np.abs(draws.mean(0) - means) < 4.5 * error)
+    columns = [
+        dynamics.next_row(0 * lags, parameters, unit, jnp.exp(0.7 * effect))
+        for effect in [parameters["market_volatility_effect"]]
+        for unit in jnp.eye(2)
+    ]
+    root = parameters["loadings"] @ jnp.stack(columns, axis=1)
+    dof = program.dof(parameters)
+    own = jnp.exp(2 * program.log_scale(parameters, rows)[0]) * dof / (dof - 2.0)
+    variance = jnp.sum(root**2, axis=1) + own
+    np.testing.assert_allclose(draws[:, 0].var(0), variance, rtol=0.06)
+
+
+def test_an_asset_without_returns_is_forecast_from_its_class(model, panel):
+    """What a batch of windows relies on, where assets are not yet listed."""
+    values, observed = panel.arrays()
+    hidden = observed.at[:, panel.names.index("E")].set(False)
+    fitted = jitted_estimate(model.resolved(panel), values, hidden, None, jax.random.key(0))
+    draws = fitted.forecast(1, key=jax.random.key(1)).draws
+    assert np.isfinite(draws).all() and np.isfinite(fitted.loglik)
+    start = model.resolved(panel).program(model.resolved(panel).data(values, hidden)).start()
+    levels = np.asarray(start["level"])
+    np.testing.assert_allclose(levels[4], np.delete(levels, 4).mean(), rtol=1e-12)
+
+
+def test_everything_lowers_for_accelerators(model, panel):
+    resolved = model.resolved(panel)
+
+    def run(values, observed, key):
+        fitted = resolved.estimate(values, observed, key=key)
+        aligned = align_loadings(fitted.draws.pooled()["loadings"])
+        return fitted.forecast(2, key=key).draws, fitted.result._value, aligned.loadings
+
+    arguments = *panel.arrays(), jax.random.key(0)
+    exported = jax.export.export(jax.jit(run), platforms=["cuda"])(*arguments)
+    assert exported.platforms == ("cuda",)
+
+
+def test_another_number_does_not_compile_anew(model, panel):
+    traces = []
+
+    @eqx.filter_jit
+    def run(model, values, observed):
+        traces.append(1)
+        return model.program(model.data(values, observed)).start()["level"]
+
+    resolved = model.resolved(panel)
+    run(resolved, *panel.arrays())
+    other = dataclasses.replace(
+        resolved, dynamics=FirstOrder(0.3), inference=dataclasses.replace(SHORT, num_leapfrogs=9)
+    )
+    run(other, *panel.arrays())
+    assert len(traces) == 1
 
 
 def test_a_short_run_is_not_trusted(fitted, model, panel):

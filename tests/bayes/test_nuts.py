@@ -62,6 +62,7 @@ def test_what_is_said_of_each_draw(regression_draws):
     assert jnp.all((draws.num_leapfrogs >= 1) & (draws.num_leapfrogs < 20))
 
 
+@pytest.mark.slow
 def test_eight_schools_against_quadrature(sample):
     """Published: mu 4.4, tau 3.6; the exact values are those of a grid of 20,000 points."""
     exact = eight_schools_moments()

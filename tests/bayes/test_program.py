@@ -34,7 +34,15 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        "published",
+        "default",
+        pytest.param("momentum", marks=pytest.mark.slow),
+        "VAR",
+    ],
+)
 def program(request):
     dynamics, prior, scale = VARIANTS[request.param]
     return small_program(dynamics=dynamics, loading_prior=prior, factor_scale=scale)

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 import jaxfc
+from jaxfc.bayes.diagnostics import Limits, judged
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.bayes.switching_fitted import expected_rows, last_states, posterior_regimes
 from jaxfc.bayes.switching_hierarchy import SwitchingHierarchy, verdict
@@ -166,11 +167,12 @@ def test_a_density_has_the_slope_of_its_differences():
 
 SECTORS = {"A": "one", "B": "one", "C": "two", "D": "two"}
 SAMPLER = PooledHMC(num_chains=2, num_draws=100, num_warmup=200, num_leapfrogs=16)
+WIDE = Limits(rhat=1.5, ess=5.0, divergent=0.2, bfmi=0.1)  # short chains
 
 
 @pytest.fixture(scope="module")
-def switching():
-    """Returns in percent, volatile in the middle, where sector two falls."""
+def switching_panel():
+    """Returns in percent, volatile in the middle, where sector two falls; and the regimes."""
     rng = np.random.default_rng(0)
     regimes = np.zeros(150, int)
     regimes[60:100] = 1
@@ -179,11 +181,17 @@ def switching():
     values = common[:, None] + noise + 0.1
     values[rng.random(values.shape) < 0.05] = np.nan
     index = pd.bdate_range("2020-01-01", periods=150)
-    panel = jaxfc.Panel.from_frame(pd.DataFrame(values, index, list("ABCD")))
-    fitted = SwitchingHierarchy(2, SECTORS, inference=SAMPLER).fit(panel, key=jax.random.key(0))
-    return panel, fitted, regimes
+    return jaxfc.Panel.from_frame(pd.DataFrame(values, index, list("ABCD"))), regimes
 
 
+@pytest.fixture(scope="module")
+def switching(switching_panel):
+    panel, regimes = switching_panel
+    model = SwitchingHierarchy(2, SECTORS, inference=SAMPLER, limits=WIDE)
+    return panel, model.fit(panel, key=jax.random.key(0)), regimes
+
+
+@pytest.mark.slow
 def test_model_finds_the_regimes(switching):
     panel, fitted, regimes = switching
     assert bool(is_okay(fitted.result))
@@ -195,6 +203,7 @@ def test_model_finds_the_regimes(switching):
     assert np.all(fitted.volatilities[:, 1] > fitted.volatilities[:, 0])
 
 
+@pytest.mark.slow
 def test_forecasts_are_draws_that_start_from_the_filtered_regime(switching):
     panel, fitted, _ = switching
     key = jax.random.key(1)
@@ -221,15 +230,19 @@ def test_forecasts_are_draws_that_start_from_the_filtered_regime(switching):
     )
 
 
+@pytest.mark.slow
 def test_an_empty_regime_is_reported(switching):
-    _, fitted, _ = switching
+    panel, fitted, _ = switching
     assert RESULTS[verdict(fitted.draws, jnp.array([148.5, 1.5]))] == RESULTS[RESULTS.empty_regime]
     assert bool(is_okay(verdict(fitted.draws, jnp.array([100.0, 50.0]))))
+    # Chains of this length do not keep the limits that hold unless others are given.
+    program, _ = fitted.model.program(*panel.arrays())
+    assert not bool(is_okay(judged(fitted.draws, program).result))
 
 
-def test_bad_input_is_refused_by_name(switching):
-    panel, key = switching[0], jax.random.key(0)
-    model = SwitchingHierarchy(2, SECTORS, inference=SAMPLER)
+def test_bad_input_is_refused_by_name(switching_panel):
+    panel, key = switching_panel[0], jax.random.key(0)
+    model = SwitchingHierarchy(2, SECTORS, inference=SAMPLER, limits=WIDE)
     with pytest.raises(ValueError, match=r"\['D'\] have no sector"):
         SwitchingHierarchy(2, {k: v for k, v in SECTORS.items() if k != "D"}).fit(panel, key=key)
     with pytest.raises(ValueError, match=r"names \['Z'\]"):
