@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from jaxfc.results import is_okay
+from jaxfc.trading.portfolio_interior import Interior, newton_step, residual
 from jaxfc.trading.portfolio_limits import Limits
 from jaxfc.trading.portfolio_weights import (
     KellyPortfolio,
     MeanVariance,
     MinimumVariance,
+    Quadratic,
     RiskParity,
     scaled_to_gross,
     weighted_moments,
@@ -49,9 +51,9 @@ SETS = {
 }
 
 
-def plain_solution(objective, limits):
+def plain_solution(objective, limits, num_series=6):
     """By CLARABEL; the objective is a function of the variable, to be maximised."""
-    w = cvxpy.Variable(6)
+    w = cvxpy.Variable(num_series)
     kept = [w >= np.asarray(limits.lower), w <= np.asarray(limits.upper)]
     if limits.gross is not None:
         kept.append(cvxpy.norm1(w) <= float(limits.gross))
@@ -73,6 +75,12 @@ def assert_kept(weights, limits):
     if limits.net is not None:
         low, high = np.broadcast_to(np.asarray(limits.net), (2,))
         assert low - 1e-8 <= weights.sum() <= high + 1e-8
+
+
+def assert_same(weights, expected, cov):
+    """The same variance, and weights as near as an almost unmoved variance makes them."""
+    np.testing.assert_allclose(weights @ cov @ weights, expected @ cov @ expected, rtol=1e-7)
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -132,6 +140,111 @@ def test_nothing_is_held_where_nothing_is_to_be_gained():
         found = allocate(rule, centred)
         assert bool(is_okay(found.result))
         np.testing.assert_allclose(found.weights, 0.0, atol=1e-6)
+    # Nor is risk taken where the covariance is singular and the net exposure has no room.
+    few, neutral = (
+        np.concatenate([DRAWS[:3], -DRAWS[:3]]),
+        Limits(-0.1, 0.1, gross=None, net=(0, 0)),
+    )
+    found = allocate(MeanVariance(5.0, neutral), few)
+    assert bool(is_okay(found.result))
+    assert_kept(found.weights, neutral)
+    np.testing.assert_allclose(few @ found.weights, 0.0, atol=1e-8)
+
+
+INVESTED = Limits(gross=None, net=(0.25, 1.0))
+
+
+def without_means(seed: int, spread: float = 1.5) -> np.ndarray:
+    """Normal draws of a hundred assets with a common factor, each with its opposite; unless all
+    have the same loading, one is nearly riskless."""
+    rng = np.random.default_rng(seed)
+    loadings = 0.05 * rng.uniform(1.0 - spread, 1.0 + spread, 100)
+    std = rng.uniform(0.03, 0.1, 100)
+    if spread > 0.0:
+        loadings[0], std[0] = 0.0002, 0.0005
+    chol = np.linalg.cholesky(np.outer(loadings, loadings) + np.diag(std**2))
+    half = rng.normal(size=(2000, 100)) @ chol.T
+    return np.concatenate([half, -half])
+
+
+@pytest.mark.parametrize("seed, spread", [(7, 0.0), (5, 1.5), (8, 1.5), (9, 1.5)])
+def test_without_means_no_more_is_invested_than_has_to_be(seed, spread):
+    draws = without_means(seed, spread)
+    mean, cov = map(np.asarray, weighted_moments(draws, None))
+    np.testing.assert_allclose(mean, 0.0, atol=1e-16)
+    found = allocate(MeanVariance(5.0, INVESTED), draws)
+    assert bool(is_okay(found.result)) and int(found.num_steps) < 40
+    assert_kept(found.weights, INVESTED)
+    pinned = allocate(MinimumVariance(Limits(gross=None, net=0.25)), draws).weights
+    assert_same(found.weights, pinned, cov)
+    chol = np.linalg.cholesky(cov).T / np.sqrt(pinned @ cov @ pinned)  # a variance of about one
+    expected = plain_solution(lambda w: -cvxpy.sum_squares(chol @ w), INVESTED, 100)
+    assert_same(found.weights, expected, cov)
+
+
+@pytest.mark.parametrize("seed, spread", [(7, 0.0), (5, 1.5), (13, 1.5)])
+def test_kelly_without_means_meets_the_conditions_of_a_solution(seed, spread):
+    draws = without_means(seed, spread)
+    found = allocate(KellyPortfolio(limits=INVESTED), draws)
+    assert bool(is_okay(found.result)) and int(found.num_steps) < 40
+    weights = np.asarray(found.weights)
+    assert_kept(weights, INVESTED)
+    # The last unit of wealth is worth the same in all assets that are held, less in the others, and
+    # less than nothing everywhere: only the lower end of the range keeps it invested.
+    np.testing.assert_allclose(weights.sum(), 0.25, atol=1e-8)
+    worth = (1.0 / (1.0 + draws @ weights)) @ draws / len(draws)
+    held = weights > 1e-5
+    level = worth[held].mean()
+    assert level < 0.0
+    np.testing.assert_allclose(worth[held], level, rtol=1e-3)
+    assert np.all(worth[~held] <= level * (1.0 - 1e-3))
+
+
+@pytest.mark.parametrize("rule", [MeanVariance(5.0, INVESTED), KellyPortfolio(limits=INVESTED)])
+def test_single_precision_finds_the_weights_of_double_precision(rule):
+    single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), rule)
+    for seed in (0, 1, 2):
+        draws = without_means(seed, 0.5)
+        found = allocate(single, jnp.asarray(draws, jnp.float32))
+        assert bool(is_okay(found.result)) and found.weights.dtype == jnp.float32
+        np.testing.assert_allclose(found.weights, allocate(rule, draws).weights, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed, spread", [(7, 0.0), (5, 1.5), (12, 1.5)])
+def test_a_net_range_that_uses_up_the_gross_limit_pins_the_net_exposure(seed, spread):
+    draws = without_means(seed, spread)
+    pinned = allocate(MinimumVariance(), draws).weights
+    _, cov = map(np.asarray, weighted_moments(draws, None))
+    for side in (1.0, -1.0):
+        ends = (1.0, 1.5) if side > 0.0 else (-1.5, -1.0)
+        limits = Limits(-1.0, gross=1.0, net=ends)
+        found = allocate(MeanVariance(5.0, limits), draws)
+        assert bool(is_okay(found.result)) and int(found.num_steps) < 60
+        assert_kept(found.weights, limits)
+        assert_same(side * found.weights, pinned, cov)
+
+
+@pytest.mark.parametrize("gross", [None, 1.0])
+@pytest.mark.parametrize("net", [None, 0.3, (0.3, 0.9)])
+def test_a_step_solves_its_equations_however_tightly_limits_bind(gross, net):
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(20, 20)) / 20.0
+    objective = Quadratic(jnp.asarray(rng.normal(size=20)), jnp.asarray(root @ root.T))
+    room = Limits(-1.0, gross=gross, net=net).room(20)
+    # Long and short, a few at their limits; the net exposure is at its lower end, gross at its own.
+    weights = jnp.asarray(np.r_[np.full(10, 0.065), np.full(10, -0.035)])
+    point = jnp.stack([weights, jnp.abs(weights)])[: 1 if gross is None else 2]
+    slacks = jnp.maximum(room.slacks(point), 1e-11)
+    multipliers = jnp.where(slacks < 1e-6, jnp.asarray(rng.uniform(1.0, 2.0, slacks.size)), 1e-11)
+    state = Interior(point, slacks, multipliers, jnp.asarray(0.1))
+    aim = jnp.asarray(1e-12)
+    step = newton_step(objective, room, state, aim, objective)
+    missed, change = jax.jvp(lambda at: residual(objective, room, at, aim), (state,), (step,))
+    left = [
+        np.abs(a + b).max() for a, b in zip(*map(jax.tree.leaves, (missed, change)), strict=True)
+    ]
+    size = max(float(jnp.abs(step.point).max()), 1.0)
+    np.testing.assert_array_less(np.array(left) / size, 1e-12)
 
 
 @pytest.mark.parametrize("limits", [Limits(net=1.0), Limits(0.0, 0.1, gross=None, net=1.0)])
@@ -187,8 +300,14 @@ def test_weights_of_draws_are_repetitions():
 
 @pytest.mark.parametrize(
     "rule",
-    [MeanVariance(3.0), KellyPortfolio(20.0, Limits(-3.0, 3.0, gross=None, net=0.3)), RiskParity()],
-    ids=["mean-variance", "Kelly", "parity"],
+    [
+        MeanVariance(3.0),
+        MeanVariance(3.0, Limits(-1.0)),
+        MeanVariance(300.0, Limits(-3.0, 3.0, gross=None, net=(0.8, 1.0))),
+        KellyPortfolio(20.0, Limits(-3.0, 3.0, gross=None, net=0.3)),
+        RiskParity(),
+    ],
+    ids=["mean-variance", "short", "net range", "Kelly", "parity"],
 )
 def test_derivatives_are_those_of_the_solution(rule):
     direction = np.random.default_rng(2).normal(size=DRAWS.shape) * 0.01
