@@ -8,7 +8,7 @@ from test_readme import REPOSITORY, blocks
 @pytest.mark.parametrize(
     "page",
     [
-        "m6.md",
+        pytest.param("m6.md", marks=pytest.mark.slow),
         "views.md",
         pytest.param("instrumented.md", marks=pytest.mark.slow),
         pytest.param("bayes-factors.md", marks=pytest.mark.slow),

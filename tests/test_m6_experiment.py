@@ -242,6 +242,7 @@ def test_panels_hold_features_beside_returns():
     np.testing.assert_array_equal(panel.to_frame()[names[0]], daily)
 
 
+@pytest.mark.slow
 def test_a_quick_replay_writes_its_tables(tmp_path, shared_data):
     config = dataclasses.replace(
         m6.QUICK, num_draws=800, num_draws_of_portfolios=800, only=("PCA-1",), rounds=(10, 11)

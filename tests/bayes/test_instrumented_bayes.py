@@ -205,6 +205,7 @@ def sampled(data):
     return program, *run(program)
 
 
+@pytest.mark.slow
 def test_with_many_data_the_posterior_lies_at_least_squares(data, sampled):
     """Invariants in units of the data: c_T of the last row, and Gamma Gamma' scaled to its trace.
 

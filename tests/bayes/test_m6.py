@@ -201,6 +201,7 @@ def test_save_and_load(fitted, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_warm_start_goes_on_from_the_chains(fitted, panel):
     tuned = fitted.draws.tuned
     warm = warm_start(fitted, num_new_rows=1, num_dropped_rows=1)
@@ -308,6 +309,7 @@ def factor_world(num_rows, num_series):
     return factor[:, None] * loadings + noise, np.mean(loadings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior, low, high", [(LearnedScale(), 0.6, 1.7), (FixedScale(), 2.0, 99)])
 def test_a_fixed_wide_prior_forecasts_too_much_common_variance(prior, low, high):
     """Twice as many series as rows: the learnt scale is right, the published prior is not."""

@@ -37,7 +37,7 @@ VARIANTS = {
 @pytest.fixture(
     scope="module",
     params=[
-        "published",
+        pytest.param("published", marks=pytest.mark.slow),
         "default",
         pytest.param("momentum", marks=pytest.mark.slow),
         "VAR",
