@@ -20,6 +20,7 @@ def pictures(folder):
     return names
 
 
+@pytest.mark.slow
 def test_fredmd_nowcast(shared_data, tmp_path):
     config = dataclasses.replace(fredmd_nowcast.QUICK, data=str(shared_data), out=str(tmp_path))
     tables = fredmd_nowcast.run(config)

@@ -52,6 +52,7 @@ def test_trace_r2(tmp_path):
     assert list(written["estimator"]) == list(table["estimator"])
 
 
+@pytest.mark.slow
 def test_estimator_gap(tmp_path):
     config = dataclasses.replace(estimator_gap.QUICK, out=str(tmp_path))
     result = estimator_gap.run(config)

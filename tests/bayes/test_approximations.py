@@ -209,6 +209,7 @@ def test_gap_is_that_of_the_laws(sample):
     assert table.loc["b", "numbers"] == 4
 
 
+@pytest.mark.slow
 def test_eight_schools_by_the_variational_law(sample):
     """A funnel: the mean of mu is found, the spread of tau is too small, as the file says."""
     exact = eight_schools_moments()
