@@ -10,7 +10,6 @@ run goes on; `rounds.csv`, `equal_weights.csv`, `portfolios.csv` and `answers.md
 all. Runs in float64.
 """
 
-import argparse
 import dataclasses
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ import pandas as pd
 from experiments.m6_answers import replay_answers
 from experiments.m6_baselines import Forecaster, Law, baselines, key_of
 from experiments.m6_batch import batch_forecasters
+from experiments.m6_command import chosen
 from experiments.m6_data import DELISTED, ROUND_ENDS, Assets, m6_assets, official_prices
 from experiments.m6_models import m6_forecasters
 from jaxfc.evaluation.rank_scores import (
@@ -244,19 +244,7 @@ def written(lines: pd.DataFrame, equal: pd.DataFrame, folder: Path) -> pd.DataFr
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two cheap forecasters, few draws")
-    parser.add_argument("--only", nargs="+", help="names of forecasters")
-    parser.add_argument("--folder", help="the folder of real data")
-    parser.add_argument("--out", help="the folder of the tables")
-    parser.add_argument("--batch", action="store_true", default=None, help="for an accelerator")
-    options = parser.parse_args()
-    chosen = QUICK if options.quick else Config()
-    given = {k: v for k, v in vars(options).items() if k != "quick" and v is not None}
-    if "only" in given:
-        given["only"] = tuple(given["only"])
-    jax.config.update("jax_enable_x64", True)
-    run(dataclasses.replace(chosen, **given))
+    run(chosen(__doc__, Config(), QUICK))
 
 
 if __name__ == "__main__":

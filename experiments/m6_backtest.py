@@ -7,19 +7,18 @@ with enough history. Scores go to `scores.csv` as they are made, so that a kille
 it stopped; `table.csv` and `answers.md` are written from all that there are. Runs in float64.
 """
 
-import argparse
 import dataclasses
 import json
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 
 from experiments.m6_answers import backtest_answers
 from experiments.m6_baselines import Forecaster, baselines, key_of
 from experiments.m6_batch import batch_forecasters
+from experiments.m6_command import chosen
 from experiments.m6_data import Assets, m6_assets, stock_assets
 from experiments.m6_models import m6_forecasters
 from experiments.m6_scores import compared, scores
@@ -149,20 +148,7 @@ def run(config: Config) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="four origins, cheap forecasters")
-    parser.add_argument("--data", choices=SOURCES, help="the 100 assets of M6, or 20 stocks")
-    parser.add_argument("--only", nargs="+", help="names of forecasters")
-    parser.add_argument("--folder", help="the folder of real data")
-    parser.add_argument("--out", help="the folder of the tables")
-    parser.add_argument("--batch", action="store_true", default=None, help="for an accelerator")
-    options = parser.parse_args()
-    chosen = QUICK if options.quick else Config()
-    given = {k: v for k, v in vars(options).items() if k != "quick" and v is not None}
-    if "only" in given:
-        given["only"] = tuple(given["only"])
-    jax.config.update("jax_enable_x64", True)
-    run(dataclasses.replace(chosen, **given))
+    run(chosen(__doc__, Config(), QUICK, sources=SOURCES))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def laws(
     model: M6Model, panels: Sequence[Panel], keys: Sequence[PRNGKeyArray]
 ) -> dict[pd.Timestamp, Law]:
     """The law of the next row of every panel from its own key, by the end of the panel."""
-    model = model.resolved(panels[-1])  # the last has all assets
+    model = model.resolved(panels[-1])
     found: dict[pd.Timestamp, Law] = {}
     for start in range(0, len(panels), TOGETHER):
         chunk = list(panels[start : start + TOGETHER])

@@ -6,16 +6,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.bayes.asset_features import EARNINGS_AHEAD, RECENT_RETURN, RECENT_VOLATILITY
+from jaxfc.bayes.asset_features import feature_columns
 from jaxfc.bayes.asset_returns import AssetRows
 from jaxfc.bayes.past_weights import PastWeights
 from jaxfc.typing import Array, Bool, Float
 
-FEATURES = {
-    "return_effect": RECENT_RETURN,
-    "volatility_effect": RECENT_VOLATILITY,
-    "earnings_effect": EARNINGS_AHEAD,
-}
 # The median of |x| is this share of the standard deviation of a normal x.
 NORMAL_MEDIAN = 1.4826
 
@@ -50,14 +45,21 @@ class Standardised(NamedTuple):
 
 
 def columns_of(names: tuple[str, ...], assets: tuple[str, ...]) -> AssetColumns:
-    """The columns of `assets` and of their features among `names`."""
-    place = {name: i for i, name in enumerate(names)}
-    found = []
-    for effect, suffix in FEATURES.items():
-        positions = tuple(place.get(f"{asset}{suffix}", -1) for asset in assets)
-        if any(i >= 0 for i in positions):
-            found.append((effect, positions))
-    return AssetColumns(tuple(place[a] for a in assets), tuple(found))
+    """The columns of `assets` and of their features among `names`.
+
+    **Raises:** `ValueError` for an asset without returns.
+    """
+    found = feature_columns(names, assets)
+    features = {
+        "return_effect": found.recent_return,
+        "volatility_effect": found.recent_volatility,
+        "earnings_effect": found.earnings_ahead,
+    }
+    known = {effect: places for effect, places in features.items() if np.any(places >= 0)}
+    return AssetColumns(
+        tuple(found.returns.tolist()),
+        tuple((effect, tuple(places.tolist())) for effect, places in known.items()),
+    )
 
 
 def standardised(

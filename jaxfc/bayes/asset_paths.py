@@ -39,15 +39,13 @@ def draw_paths(fitted: "FittedM6", horizon: int, *, key: PRNGKeyArray) -> AssetP
 
 def program_ahead(fitted: "FittedM6", horizon: int) -> AssetFactorProgram:
     """The model with the rows to be forecast in place of those that were fitted."""
-    from jaxfc.bayes.asset_panel_rows import Standardised
-
     ahead = fitted.ahead
     num_series = ahead.earnings.size
     blank = jnp.zeros((horizon, num_series), fitted.scale.dtype)
     features = (ahead.recent_return, ahead.recent_volatility, ahead.earnings)
     x, v, due = (blank.at[0].set(feature) for feature in features)
     rows = AssetRows(blank, jnp.ones_like(blank), x, v, due, blank[:, 0])
-    return fitted.model.program(Standardised(rows, ahead, fitted.scale))
+    return fitted.model.program(rows)
 
 
 def future(
@@ -66,15 +64,7 @@ def future(
         dynamics, size = program.dynamics, program.num_factors
         shocks = jax.random.normal(shock_key, (horizon, size), expected.dtype)
         volatility = program.factor_scale.ahead(parameters, signal, horizon, key=scale_key)
-        past = parameters["factors"]
-        lacking = max(dynamics.num_lags - past.shape[0], 0)
-        past = jnp.pad(past, ((lacking, 0), (0, 0)))[past.shape[0] + lacking - dynamics.num_lags :]
-
-        def advance(last: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-            row = dynamics.next_row(last, parameters, now[0], now[1])
-            return jnp.concatenate([last[1:], row[None]]), row
-
-        _, factors = jax.lax.scan(advance, past, (shocks, volatility))
+        factors = dynamics.ahead(parameters["factors"], parameters, shocks, volatility)
         expected = expected + factors @ parameters["loadings"].T
     noise = jax.random.t(noise_key, program.dof(parameters), expected.shape, expected.dtype)
     scale = jnp.exp(program.log_scale(parameters, rows))

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
-
-LOG_2PI = 1.8378770664093453
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class RegressionEvidence(NamedTuple):

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums, required_key
 from jaxfc.bayes.coefficient_algebra import Levels, LevelShares, level_shares
 from jaxfc.bayes.coefficient_drift import DriftingCoefficients, DriftState, coefficient_path
 from jaxfc.bayes.coefficient_levels import CoefficientProgram
@@ -161,8 +162,7 @@ class FittedHierarchicalRegression(Fitted):
         **Raises:** `ValueError` for a horizon below 1 or a missing key.
         """
         check_counts(horizon=horizon)
-        if key is None:
-            raise ValueError("a forecast made of draws needs key=jax.random.key(...).")
+        key = required_key(key, "the forecast is drawn")
         path_key, return_key = jax.random.split(key)
         count = len(self.posterior.noise)
         paths = regressor_paths(self.regressors, horizon, count, key=path_key)
@@ -211,8 +211,7 @@ class FittedHierarchicalRegression(Fitted):
     ) -> "FittedHierarchicalRegression":
         """The same draws of the parameters: regressors go on from the last complete row of these
         data, coefficients that move from what these data say on them."""
-        if aggregation is not None:
-            raise ValueError("rows are read one by one; the panel has sums over several rows.")
+        refuse_sums(aggregation, "HierarchicalRegression")
         places = list(self.model.known_places.factors)
         law = self.regressors.after(values[:, places], observed[:, places])
         moved = eqx.tree_at(lambda fitted: fitted.regressors, self, law)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.bayes.coefficient_prior import CoefficientData, CoefficientScales
 from jaxfc.typing import Array, Bool, Float
 
@@ -65,11 +66,7 @@ def places_of(panel: "Panel", factors: tuple[str, ...], sectors: Mapping[str, st
 
 def check_rows(panel: "Panel", places: Places, num_lags: int) -> None:
     """Raise `ValueError` for sums over periods, constant or empty series, too few rows."""
-    if panel.aggregation is not None:
-        raise ValueError(
-            "this model reads every value as that of its own row; the panel has sums or averages "
-            "over several rows. Select the other series or bring them to one frequency."
-        )
+    refuse_sums(panel.aggregation, "HierarchicalRegression")
     complete = np.all(panel.observed[:, list(places.factors)], axis=1)
     known = complete[1:] & complete[:-1] if num_lags else complete
     count = len(places.factors)

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums, required_key
 from jaxfc.bayes.coefficient_drift import Drift, DriftingCoefficients
 from jaxfc.bayes.coefficient_fitted import FittedHierarchicalRegression, posterior_summary
 from jaxfc.bayes.coefficient_levels import (
@@ -140,10 +141,8 @@ class HierarchicalRegression(Model):
         aggregation: AggregationRows | None = None,
         key: PRNGKeyArray | None = None,
     ) -> FittedHierarchicalRegression:
-        if key is None:
-            raise ValueError("the posterior is drawn from: pass key=jax.random.key(...).")
-        if aggregation is not None:
-            raise ValueError("rows are read one by one; the panel has sums over several rows.")
+        key = required_key(key, "the posterior is drawn from")
+        refuse_sums(aggregation, "HierarchicalRegression")
         sample_key, level_key = jax.random.split(key)
         program, scales = self.program(values, observed)
         draws = self.inference.sample(program, key=sample_key)

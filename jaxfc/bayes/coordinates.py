@@ -29,40 +29,11 @@ from numpyro.distributions.transforms import Transform
 from jaxfc.typing import Array, Float
 
 
-class BesideFactors(constraints.Constraint):
-    """Real loadings (series, factors), walked relative to the size of the factors."""
-
-    event_dim = 2
-
-    def __init__(self, root: Float[Array, "factors factors"]):
-        self.root = root
-
-    def __call__(self, x: Array) -> Array:
-        return jnp.all(jnp.isfinite(x), axis=(-2, -1))
-
-    def tree_flatten(self):
-        return (self.root,), (("root",), {})
-
-
-class Shifted(constraints.Constraint):
-    """Real numbers, walked as their sum with `shift`."""
-
-    event_dim = 1
-
-    def __init__(self, shift: Float[Array, " size"]):
-        self.shift = shift
-
-    def __call__(self, x: Array) -> Array:
-        return jnp.all(jnp.isfinite(x), axis=-1)
-
-    def tree_flatten(self):
-        return (self.shift,), (("shift",), {})
-
-
-class FromBesideFactors(Transform):
-    """W = W~ C^{-1}, ln|dW/dW~| = -N ln|C|."""
+class BesideFactors(Transform):
+    """Loadings from their coordinates: W = W~ C^{-1}, ln|dW/dW~| = -N ln|C|, C the `root`."""
 
     domain = constraints.real_matrix
+    codomain = constraints.real_matrix
 
     def __init__(self, root: Float[Array, "factors factors"]):
         self.root = root
@@ -81,10 +52,11 @@ class FromBesideFactors(Transform):
         return (self.root,), (("root",), {})
 
 
-class FromShifted(Transform):
-    """y = x - shift."""
+class Shifted(Transform):
+    """Numbers from their sum with `shift`: y = x - shift."""
 
     domain = constraints.real_vector
+    codomain = constraints.real_vector
 
     def __init__(self, shift: Float[Array, " size"]):
         self.shift = shift
@@ -102,25 +74,11 @@ class FromShifted(Transform):
         return (self.shift,), (("shift",), {})
 
 
-class Stretched(constraints.Constraint):
-    """Real matrices, walked as the sum of each row with `shift`, times `scale`."""
-
-    event_dim = 2
-
-    def __init__(self, scale: Float[Array, " factors"], shift: Float[Array, " factors"]):
-        self.scale, self.shift = scale, shift
-
-    def __call__(self, x: Array) -> Array:
-        return jnp.all(jnp.isfinite(x), axis=(-2, -1))
-
-    def tree_flatten(self):
-        return (self.scale, self.shift), (("scale", "shift"), {})
-
-
-class FromStretched(Transform):
-    """y = x / scale - shift."""
+class Stretched(Transform):
+    """Matrices from the sums of their rows with `shift`, times `scale`: y = x / scale - shift."""
 
     domain = constraints.real_matrix
+    codomain = constraints.real_matrix
 
     def __init__(self, scale: Float[Array, " factors"], shift: Float[Array, " factors"]):
         self.scale, self.shift = scale, shift
@@ -138,22 +96,24 @@ class FromStretched(Transform):
         return (self.scale, self.shift), (("scale", "shift"), {})
 
 
-@biject_to.register(Stretched)
-def matrix_from_stretched(constraint: Stretched) -> FromStretched:
-    """The map of `Stretched`."""
-    return FromStretched(constraint.scale, constraint.shift)
+class Walked(constraints.Constraint):
+    """Real arrays, walked in the coordinates that `transform` takes to them."""
+
+    def __init__(self, transform: Transform):
+        self.transform = transform
+        self.event_dim = transform.codomain.event_dim
+
+    def __call__(self, x: Array) -> Array:
+        return jnp.asarray(self.transform.codomain(x))
+
+    def tree_flatten(self):
+        return (self.transform,), (("transform",), {})
 
 
-@biject_to.register(BesideFactors)
-def loadings_from_coordinates(constraint: BesideFactors) -> FromBesideFactors:
-    """The map of `BesideFactors`."""
-    return FromBesideFactors(constraint.root)
-
-
-@biject_to.register(Shifted)
-def numbers_from_coordinates(constraint: Shifted) -> FromShifted:
-    """The map of `Shifted`."""
-    return FromShifted(constraint.shift)
+@biject_to.register(Walked)
+def transform_of(constraint: Walked) -> Transform:
+    """The map that the constraint carries."""
+    return constraint.transform
 
 
 class InCoordinates(dist.Distribution):
@@ -161,14 +121,14 @@ class InCoordinates(dist.Distribution):
 
     reparametrized_params: list[str] = []  # noqa: RUF012
 
-    def __init__(self, base: dist.Distribution, coordinates: constraints.Constraint):
+    def __init__(self, base: dist.Distribution, coordinates: Transform):
         self.base, self.coordinates = base, coordinates
         shape = base.batch_shape + base.event_shape
         super().__init__((), shape, validate_args=False)
 
     @property
     def support(self) -> constraints.Constraint:
-        return self.coordinates
+        return Walked(self.coordinates)
 
     def log_prob(self, value: Array) -> Float[Array, ""]:
         return jnp.sum(self.base.log_prob(value))

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums, required_key
 from jaxfc.bayes.diagnostics import Limits, judged
 from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.dynamic_factors_gibbs import FactorGibbs
@@ -15,8 +16,6 @@ from jaxfc.bayes.dynamic_factors_panel import (
     StandardPanel,
     check_series,
     check_size,
-    refuse_sums,
-    required_key,
     standard_panel,
 )
 from jaxfc.bayes.dynamic_factors_program import DynamicFactorProgram, FactorPrior
@@ -73,7 +72,7 @@ class FittedBayesianFactors(Fitted):
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> SampleForecast:
         """One joint path of the future for every posterior draw."""
         check_counts(horizon=horizon)
-        state_key, path_key = jax.random.split(required_key(key, "forecast"))
+        state_key, path_key = jax.random.split(required_key(key, "forecast draws at random"))
         program = self.empty_program()
 
         def ahead(case: tuple[Parameters, Array, Array, PRNGKeyArray, PRNGKeyArray]) -> Array:
@@ -200,7 +199,7 @@ class BayesianFactorModel(Model):
         check_size(self.num_factors, num_series, num_times, self.rows_needed)
         panel = standard_panel(values, observed)
         program = DynamicFactorProgram(panel, self.num_factors, self.num_lags, self.prior)
-        key = required_key(key, "BayesianFactorModel")
+        key = required_key(key, "BayesianFactorModel draws at random")
         draws = judged(self.inference.sample(program, key=key), program, limits=self.limits)
         means, covs, loglik = last_states(program, draws.pooled())
         return FittedBayesianFactors(

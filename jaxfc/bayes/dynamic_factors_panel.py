@@ -6,8 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
-from jaxfc_kernels.aggregation import AggregationRows
+from jaxfc.typing import Array, Bool, Float
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
@@ -58,22 +57,6 @@ def standard_panel(
         units = SeriesScale(centre, jnp.sqrt(jnp.where(variance > rounding, variance, 1.0)))
     standard = jnp.where(observed, (masked - units.centre) / units.scale, 0.0)
     return StandardPanel(standard, observed, units)
-
-
-def required_key(key: PRNGKeyArray | None, what: str) -> PRNGKeyArray:
-    """`key`, or `ValueError` if there is none."""
-    if key is None:
-        raise ValueError(f"{what} draws at random: pass key=jax.random.key(...).")
-    return key
-
-
-def refuse_sums(aggregation: AggregationRows | None, model: str) -> None:
-    """Raise `ValueError` for sums and averages over several rows."""
-    if aggregation is not None:
-        raise ValueError(
-            f"{model} reads values of single rows; the panel has sums or averages over several. "
-            "Select the other series or bring them to one frequency."
-        )
 
 
 def check_size(num_factors: int, num_series: int, num_times: int, rows_needed: int) -> None:

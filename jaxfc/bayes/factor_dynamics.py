@@ -18,8 +18,8 @@ from numpyro import distributions as dist
 
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
+from jaxfc_kernels.constants import LOG_2PI
 
-LOG_2PI = 1.8378770664093453
 LARGEST = 0.99
 SPECTRUM = 1024
 
@@ -79,15 +79,25 @@ class FactorDynamics(eqx.Module):
         num_rows = volatility.size
         noise = jax.random.normal(key, (num_rows, num_factors), volatility.dtype)
         root = jnp.linalg.cholesky(self.first_cov(parameters, num_factors))
-        first = volatility[0] * root @ noise[0]
-        lags = jnp.zeros((self.num_lags, num_factors), first.dtype).at[-1].set(first)
+        first = (volatility[0] * root @ noise[0])[None]
+        return jnp.concatenate([first, self.ahead(first, parameters, noise[1:], volatility[1:])])
+
+    def ahead(
+        self,
+        past: Float[Array, "past factors"],
+        parameters: Parameters,
+        noise: Float[Array, "time factors"],
+        volatility: Float[Array, " time"],
+    ) -> Float[Array, "time factors"]:
+        """The rows after `past` from standard normal `noise`; rows before `past` are zero."""
 
         def advance(last: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
             row = self.next_row(last, parameters, now[0], now[1])
             return jnp.concatenate([last[1:], row[None]]), row
 
-        _, rest = jax.lax.scan(advance, lags, (noise[1:], volatility[1:]))
-        return jnp.concatenate([first[None], rest])
+        known = past[-self.num_lags :]
+        lags = jnp.pad(known, ((self.num_lags - known.shape[0], 0), (0, 0)))
+        return jax.lax.scan(advance, lags, (noise, volatility))[1]
 
 
 class FactorPath(dist.Distribution):
@@ -120,6 +130,19 @@ def normal_log_prob(gap: Array, scale: Array) -> Float[Array, ""]:
     return -0.5 * jnp.sum(rows) - gap.shape[1] * jnp.sum(jnp.log(scale) + 0.5 * LOG_2PI)
 
 
+def reversal_log_prob(
+    path: Float[Array, "time factors"],
+    further: Float[Array, "time factors"] | float,
+    rho: Float[Array, ""],
+    volatility: Float[Array, " time"],
+) -> Float[Array, ""]:
+    """ln p of z_t = rho z_{t-1} + `further`_t + v_t e_t from the stationary law of the first."""
+    past = jnp.concatenate([jnp.zeros_like(path[:1]), rho * path[:-1]]) + further
+    first = jnp.arange(path.shape[0]) == 0
+    scale = jnp.where(first, volatility / jnp.sqrt(1.0 - rho**2), volatility)
+    return normal_log_prob(path - past, scale)
+
+
 class FirstOrder(FactorDynamics):
     """z_t = rho z_{t-1} + v_t e_t, e ~ N(0, I), z_1 ~ N(0, v_1^2 / (1 - rho^2)): reversal or
     persistence, the same for all factors.
@@ -146,11 +169,7 @@ class FirstOrder(FactorDynamics):
         parameters: Parameters,
         volatility: Float[Array, " time"],
     ) -> Float[Array, ""]:
-        rho = parameters["rho"]
-        past = jnp.concatenate([jnp.zeros_like(path[:1]), rho * path[:-1]])
-        first = jnp.arange(path.shape[0]) == 0
-        scale = jnp.where(first, volatility / jnp.sqrt(1.0 - rho**2), volatility)
-        return normal_log_prob(path - past, scale)
+        return reversal_log_prob(path, 0.0, parameters["rho"], volatility)
 
     def next_row(
         self,
@@ -213,17 +232,13 @@ class Momentum(FactorDynamics):
         parameters: Parameters,
         volatility: Float[Array, " time"],
     ) -> Float[Array, ""]:
-        rho = parameters["rho"]
         totals = jnp.cumsum(jnp.concatenate([jnp.zeros((self.last + 1, path.shape[1])), path]), 0)
         num_rows, zeroth = path.shape[0], self.last
         # The sum of z_{t-first}..z_{t-last}, as a difference of running sums.
         upper = totals[zeroth + 1 - self.first : zeroth + 1 - self.first + num_rows]
         lower = totals[zeroth - self.last : zeroth - self.last + num_rows]
-        past = jnp.concatenate([jnp.zeros_like(path[:1]), rho * path[:-1]])
-        past = past + parameters["momentum"] * (upper - lower)
-        first = jnp.arange(num_rows) == 0
-        scale = jnp.where(first, volatility / jnp.sqrt(1.0 - rho**2), volatility)
-        return normal_log_prob(path - past, scale)
+        momentum = parameters["momentum"] * (upper - lower)
+        return reversal_log_prob(path, momentum, parameters["rho"], volatility)
 
     def next_row(
         self,

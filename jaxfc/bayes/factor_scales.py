@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from jaxfc.bayes.autoregression import path_after, stationary_path
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
-
-LOG_2PI = 1.8378770664093453
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class FactorScale(eqx.Module):
@@ -109,15 +109,8 @@ class LogVolatilityPath(dist.Distribution):
         return -0.5 * jnp.sum(gaps**2) - constant + 0.5 * jnp.log1p(-(self.phi**2))
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple = ()) -> Float[Array, " time"]:
-        noise = self.scale * jax.random.normal(key, (self.num_rows,))
-        first = noise[0] / jnp.sqrt(1.0 - self.phi**2)
-
-        def advance(last: Array, now: Array) -> tuple[Array, Array]:
-            here = self.phi * last + now
-            return here, here
-
-        _, rest = jax.lax.scan(advance, first, noise[1:])
-        return jnp.concatenate([first[None], rest])
+        noise = jax.random.normal(key, (self.num_rows,))
+        return stationary_path(noise, self.phi, self.scale)
 
 
 class StochasticScale(FactorScale):
@@ -160,12 +153,6 @@ class StochasticScale(FactorScale):
     def ahead(
         self, parameters: Parameters, signal: Float[Array, ""], horizon: int, *, key: PRNGKeyArray
     ) -> Float[Array, " horizon"]:
-        phi = self.phi(parameters)
         noise = parameters["volatility_sd"] * jax.random.normal(key, (horizon,), signal.dtype)
-
-        def advance(last: Array, now: Array) -> tuple[Array, Array]:
-            here = phi * last + now
-            return here, here
-
-        _, path = jax.lax.scan(advance, parameters["log_volatility"][-1], noise)
-        return jnp.exp(path)
+        last = parameters["log_volatility"][-1]
+        return jnp.exp(path_after(last, noise, self.phi(parameters)))

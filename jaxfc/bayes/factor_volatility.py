@@ -7,6 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums, required_key
+from jaxfc.bayes.autoregression import path_after
 from jaxfc.bayes.diagnostics import Limits, judged
 from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.dynamic_factors_panel import (
@@ -14,8 +16,6 @@ from jaxfc.bayes.dynamic_factors_panel import (
     StandardPanel,
     check_series,
     check_size,
-    refuse_sums,
-    required_key,
     standard_panel,
 )
 from jaxfc.bayes.factor_volatility_filter import (
@@ -86,7 +86,7 @@ class FittedFactorVolatility(Fitted):
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> SampleForecast:
         """One joint path of the future for every posterior draw, log variances rolled forward."""
         check_counts(horizon=horizon)
-        state_key, path_key = jax.random.split(required_key(key, "forecast"))
+        state_key, path_key = jax.random.split(required_key(key, "forecast draws at random"))
 
         def ahead(case: tuple[Parameters, LogVariances, PRNGKeyArray, PRNGKeyArray]) -> Array:
             parameters, state, start_key, noise_key = case
@@ -120,14 +120,9 @@ class FittedFactorVolatility(Fitted):
         law, dtype = self.law(parameters), first.means.dtype
         num_series, num_factors = law.loadings.shape
         noise = jax.random.normal(keys[0], (num_steps, first.means.shape[0]), dtype)
-        begin = first.means + jnp.sqrt(first.variances) * noise[0]
-
-        def step(last: Array, shock: Array) -> tuple[Array, Array]:
-            now = law.levels + law.phi * (last - law.levels) + law.sigma * shock
-            return now, now
-
-        rest = jax.lax.scan(step, begin, noise[1:])[1]
-        scales = jnp.exp(0.5 * jnp.concatenate([begin[None], rest]))
+        begin = first.means + jnp.sqrt(first.variances) * noise[0] - law.levels
+        rest = path_after(begin, law.sigma * noise[1:], law.phi)
+        scales = jnp.exp(0.5 * (law.levels + jnp.concatenate([begin[None], rest])))
         unit_key, student_key = jax.random.split(keys[1])
         units = jax.random.normal(unit_key, scales.shape, dtype)
         errors = (scales * units)[:, num_factors:]
@@ -260,7 +255,7 @@ class FactorVolatilityModel(Model):
     ) -> FittedFactorVolatility:
         refuse_sums(aggregation, "FactorVolatilityModel")
         check_size(self.num_factors, values.shape[1], values.shape[0], FEWEST_ROWS)
-        key = required_key(key, "FactorVolatilityModel")
+        key = required_key(key, "FactorVolatilityModel draws at random")
         program = self.program(values, observed)
         draws = judged(self.inference.sample(program, key=key), program, limits=self.limits)
         units = program.panel.units

@@ -6,14 +6,15 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 from numpyro.distributions.transforms import AffineTransform
 
+from jaxfc.bayes.autoregression import stationary_path
 from jaxfc.bayes.dynamic_factors_panel import StandardPanel
 from jaxfc.bayes.loading_priors import LearnedScale, LoadingPrior
 from jaxfc.bayes.program import Parameters, Priors, Program
 from jaxfc.typing import Array, Float, PRNGKeyArray
 from jaxfc_kernels.collapse import packed_outer, unpack
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 
-LOG_2PI = 1.8378770664093453
 ERRORS = ("stochastic", "constant", "student")
 FACTORS = ("integrated", "sampled")
 
@@ -115,7 +116,7 @@ class FactorVolatilityProgram(Program):
     def logs(self, of: str, parameters: Parameters, level: float | Array) -> Array:
         """Log variances from what parametrises them."""
         noise = parameters[f"{of}_path"]
-        return level + path_of(noise, parameters[f"{of}_phi"], parameters[f"{of}_sigma"])
+        return level + stationary_path(noise, parameters[f"{of}_phi"], parameters[f"{of}_sigma"])
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
         gaps = self.panel.values - parameters["intercept"]
@@ -207,22 +208,6 @@ def check_forms(errors: str, factors: str) -> None:
         raise ValueError(
             "factors cannot be integrated out of Student errors; use factors='sampled'."
         )
-
-
-def path_of(
-    noise: Float[Array, "time columns"],
-    phi: Float[Array, " columns"],
-    sigma: Float[Array, " columns"],
-) -> Float[Array, "time columns"]:
-    """The stationary AR(1) path about zero that standard normal `noise` drives."""
-
-    def step(last: Array, shock: Array) -> tuple[Array, Array]:
-        now = phi * last + shock
-        return now, now
-
-    first = noise[0] / jnp.sqrt(1.0 - phi**2)
-    rest = jax.lax.scan(step, first, noise[1:])[1]
-    return sigma * jnp.concatenate([first[None], rest])
 
 
 def student_scales(degrees: Array, shape: tuple[int, ...], key: PRNGKeyArray) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.bayes.instrumented_als import AlternatingLeastSquares
 from jaxfc.bayes.instrumented_dynamics import FactorExpectation, MeanFactors
 from jaxfc.bayes.instrumented_fitted import (
@@ -16,7 +17,7 @@ from jaxfc.bayes.instrumented_fitted import (
     factor_path,
     gaussian_loglik,
 )
-from jaxfc.bayes.instrumented_panel import check_cells, check_names, refuse_flows
+from jaxfc.bayes.instrumented_panel import check_cells, check_names
 from jaxfc.bayes.instrumented_portfolios import managed_portfolios
 from jaxfc.bayes.instrumented_rows import Instruments
 from jaxfc.model import Model
@@ -100,7 +101,7 @@ class InstrumentedPCA(Model):
         return self.instruments.assets(names)
 
     def check(self, panel: "Panel") -> None:
-        refuse_flows(panel.aggregation)
+        refuse_sums(panel.aggregation, "InstrumentedPCA")
         assets = check_names(panel.names, self.characteristics, self.given)
         rows = self.instruments.read(*panel.arrays())
         check_cells(
@@ -138,7 +139,7 @@ class InstrumentedPCA(Model):
         aggregation: AggregationRows | None = None,
         key: PRNGKeyArray | None = None,
     ) -> FittedInstrumentedPCA:
-        refuse_flows(aggregation)
+        refuse_sums(aggregation, "InstrumentedPCA")
         instruments, method = self.instruments, self.method
         rows = instruments.read(values, observed)
         portfolios = managed_portfolios(rows.returns, rows.characteristics, rows.usable)

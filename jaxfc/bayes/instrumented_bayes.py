@@ -30,10 +30,10 @@ from jaxfc.bayes.program import Parameters, Priors, Program
 from jaxfc.counts import check_counts
 from jaxfc.forecast import SampleForecast
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray, as_scalar
+from jaxfc_kernels.constants import LOG_2PI
 
 # The median absolute deviation of a normal law, in standard deviations.
 NORMAL_MAD = 0.6744897501960817
-LOG_2PI = 1.8378770664093453
 
 
 class InstrumentedData(eqx.Module):
@@ -262,15 +262,8 @@ class InstrumentedProgram(Program):
         `characteristics` (in units of the data); NaN for an asset that misses one."""
         factor_key, noise_key = jax.random.split(key)
         shocks = jax.random.normal(factor_key, (horizon, self.num_factors))
-        premium, one = parameters["premium"], jnp.asarray(1.0)
-        last = parameters["factors"][-self.dynamics.num_lags :] - premium
-
-        def advance(last: Array, shock: Array) -> tuple[Array, Array]:
-            row = self.dynamics.next_row(last, parameters, shock, one)
-            return jnp.concatenate([last[1:], row[None]]), row
-
-        _, path = jax.lax.scan(advance, last, shocks)
-        factors = premium + path
+        premium, past = parameters["premium"], parameters["factors"] - parameters["premium"]
+        factors = premium + self.dynamics.ahead(past, parameters, shocks, jnp.ones(horizon))
         held = characteristics / self.data.characteristic_scale
         common = self.earned(parameters, factors) @ held.T + self.own(parameters, factors)
         noise = self.noise(parameters, common.shape, key=noise_key)

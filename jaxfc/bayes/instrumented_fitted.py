@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.bayes.instrumented_als import AlternatingLeastSquares, Coefficients, factors_of_rows
 from jaxfc.bayes.instrumented_dynamics import FactorLaw
-from jaxfc.bayes.instrumented_panel import refuse_flows
 from jaxfc.bayes.instrumented_portfolios import RSquared, einsum, explained, managed_portfolios
 from jaxfc.bayes.instrumented_rows import InstrumentedRows, Instruments
 from jaxfc.counts import check_counts
@@ -152,7 +152,7 @@ class FittedInstrumentedPCA(Fitted):
         *,
         aggregation: AggregationRows | None = None,
     ) -> "FittedInstrumentedPCA":
-        refuse_flows(aggregation)
+        refuse_sums(aggregation, "InstrumentedPCA")
         rows = self.instruments.read(values, observed)
         path, known = factor_path(self.method, self.coefficients, rows)
         _, mean, cov = self.law.filtered(path, known)

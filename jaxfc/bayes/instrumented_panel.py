@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxfc.panel import Panel
-    from jaxfc_kernels.aggregation import AggregationRows
 
 # Directions of the characteristics with less than this share of their variance are said to be none.
 SMALLEST_SHARE = 1e-10
@@ -95,15 +94,6 @@ def instrumented_panel(
     if given is not None:
         tables.append(given.reindex(returns.index))
     return Panel.from_frame(pd.concat(tables, axis=1), frequency=frequency, allow_constant=True)
-
-
-def refuse_flows(aggregation: "AggregationRows | None") -> None:
-    """Raise `ValueError` for sums and averages over several rows."""
-    if aggregation is not None:
-        raise ValueError(
-            "every row has factors of its own; the panel has sums or averages over several rows. "
-            "Select the other series or bring them to one frequency."
-        )
 
 
 def check_names(

@@ -31,6 +31,11 @@ class LoadingPrior(eqx.Module):
         """Values of all of them that go with `loadings`."""
 
 
+def column_scale(loadings: Loadings) -> Float[Array, " factors"]:
+    """Root mean squares of the columns, no smaller than 0.02, to start from."""
+    return jnp.maximum(jnp.sqrt(jnp.mean(loadings**2, axis=0)), 0.02)
+
+
 class FixedScale(LoadingPrior):
     """w_ik ~ t_dof(0, scale): the published prior of the M6 model on standardised returns.
 
@@ -64,8 +69,7 @@ class LearnedScale(LoadingPrior):
         return {"loading_scale": lambda _: scales, "loadings": loadings}
 
     def start(self, loadings: Loadings) -> Parameters:
-        spread = jnp.sqrt(jnp.mean(loadings**2, axis=0))
-        return {"loading_scale": jnp.maximum(spread, 0.02), "loadings": loadings}
+        return {"loading_scale": column_scale(loadings), "loadings": loadings}
 
 
 class MultiplicativeGamma(LoadingPrior):
@@ -89,7 +93,7 @@ class MultiplicativeGamma(LoadingPrior):
         return {"loading_precision_step": lambda _: steps, "loadings": loadings}
 
     def start(self, loadings: Loadings) -> Parameters:
-        precision = 1.0 / jnp.maximum(jnp.mean(loadings**2, axis=0), 4e-4)
+        precision = column_scale(loadings) ** -2.0
         steps = precision / jnp.concatenate([jnp.ones_like(precision[:1]), precision[:-1]])
         return {"loading_precision_step": jnp.maximum(steps, 0.1), "loadings": loadings}
 
@@ -121,9 +125,8 @@ class Horseshoe(LoadingPrior):
         }
 
     def start(self, loadings: Loadings) -> Parameters:
-        spread = jnp.sqrt(jnp.mean(loadings**2, axis=0))
         return {
-            "loading_scale": jnp.maximum(spread, 0.02),
+            "loading_scale": column_scale(loadings),
             "loading_spread": jnp.ones_like(loadings),
             "loadings": loadings,
         }

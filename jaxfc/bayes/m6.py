@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums, required_key
 from jaxfc.bayes.asset_panel_rows import (
     AssetColumns,
     NextRow,
@@ -15,7 +16,7 @@ from jaxfc.bayes.asset_panel_rows import (
     standardised,
 )
 from jaxfc.bayes.asset_paths import AssetPaths, draw_paths, simulate_rows
-from jaxfc.bayes.asset_returns import AssetFactorProgram
+from jaxfc.bayes.asset_returns import AssetFactorProgram, AssetRows
 from jaxfc.bayes.diagnostics import Diagnostics, Limits, diagnose
 from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.factor_dynamics import FactorDynamics, FirstOrder
@@ -33,6 +34,9 @@ from jaxfc_kernels.aggregation import AggregationRows
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
+
+# The log likelihood of a draw, beside what the data identify.
+LOGLIK = "loglik"
 
 
 class M6Model(Model):
@@ -114,7 +118,6 @@ class M6Model(Model):
         return self.assets
 
     def resolved(self, panel: "Panel") -> "M6Model":
-        check_asset_panel(self, panel)
         return dataclasses.replace(self, columns=columns_of(panel.names, self.assets))
 
     def check(self, panel: "Panel") -> None:
@@ -131,12 +134,12 @@ class M6Model(Model):
             )
         return standardised(values, observed, self.columns, self.past)
 
-    def program(self, data: Standardised) -> AssetFactorProgram:
-        """The posterior of the parameters given the data, as samplers see it."""
+    def program(self, rows: AssetRows) -> AssetFactorProgram:
+        """The posterior of the parameters given the rows, as samplers see it."""
         assert self.columns is not None
         number = {name: i for i, name in enumerate(self.class_names)}
         return AssetFactorProgram(
-            rows=data.rows,
+            rows=rows,
             classes=jnp.asarray([number[name] for _, name in self.classes]),
             dynamics=self.dynamics,
             loading_prior=self.loading_prior,
@@ -154,29 +157,28 @@ class M6Model(Model):
         aggregation: AggregationRows | None = None,
         key: PRNGKeyArray | None = None,
     ) -> "FittedM6":
-        if key is None:
-            raise ValueError("the posterior is drawn; pass key=jax.random.key(...).")
-        if aggregation is not None:
-            raise ValueError("returns are values of their own rows; M6Model takes no flows.")
+        key = required_key(key, "the posterior is drawn")
+        refuse_sums(aggregation, "M6Model")
         data = self.data(values, observed)
-        draws = self.inference.sample(self.program(data), key=key)
+        draws = self.inference.sample(self.program(data.rows), key=key)
         return self.concluded(data, draws)
 
     def concluded(self, data: Standardised, draws: PosteriorDraws) -> "FittedM6":
         """The fitted model of these draws, with their diagnostics and its verdict."""
-        program = self.program(data)
-        diagnostics = diagnose(draws, draws.map(program.identified), limits=self.limits)
+        program = self.program(data.rows)
+        measured = draws.map(lambda p: {**program.identified(p), LOGLIK: program.log_likelihood(p)})
+        loglik = jnp.mean(measured.pop(LOGLIK))
+        diagnostics = diagnose(draws, measured, limits=self.limits)
         result = select(draws.result == SUCCESSFUL, diagnostics.result, draws.result)
         counted = data.rows.weights > 0.0
         units = jnp.sum(data.rows.weights * jnp.where(counted, jnp.log(data.scale), 0.0))
-        logliks = draws.map(lambda p: {"loglik": program.log_likelihood(p)})["loglik"]
         return FittedM6(
             model=self,
             draws=draws,
             diagnostics=diagnostics,
             ahead=data.ahead,
             scale=data.scale,
-            loglik=jnp.mean(logliks) - units,
+            loglik=loglik - units,
             num_steps=draws.num_steps,
             result=result,
         )
@@ -200,8 +202,7 @@ class FittedM6(Fitted):
     result: RESULTS  # pyright: ignore
 
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> SampleForecast:
-        if key is None:
-            raise ValueError("the forecast is drawn; pass key=jax.random.key(...).")
+        key = required_key(key, "the forecast is drawn")
         return SampleForecast(self.paths(horizon, key=key).returns)
 
     def paths(self, horizon: int, *, key: PRNGKeyArray) -> AssetPaths:

@@ -1,12 +1,16 @@
 """What panels and classes the M6 model refuses."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxfc.bayes.asset_features import EARNINGS_AHEAD, RECENT_RETURN, RECENT_VOLATILITY
+from jaxfc.bayes.asset_features import (
+    EARNINGS_AHEAD,
+    RECENT_RETURN,
+    RECENT_VOLATILITY,
+    feature_columns,
+)
 
 if TYPE_CHECKING:
     from jaxfc.bayes.m6 import M6Model
@@ -35,12 +39,7 @@ def check_classes(classes: Mapping[str, str], num_factors: int) -> None:
 
 def check_asset_panel(model: "M6Model", panel: "Panel") -> None:
     """Refuses panels without an asset, with columns of no asset, and series that tell nothing."""
-    names = set(panel.names)
-    for asset in model.assets:
-        if asset not in names:
-            near = get_close_matches(asset, panel.names, 3)
-            hint = f" (near: {', '.join(near)})" if near else ""
-            raise ValueError(f"the panel has no column {asset!r} for an asset of `classes`{hint}.")
+    feature_columns(panel.names, model.assets)
     suffixes = ("", RECENT_RETURN, RECENT_VOLATILITY, EARNINGS_AHEAD)
     known = {f"{asset}{suffix}" for asset in model.assets for suffix in suffixes}
     strange = [name for name in panel.names if name not in known]

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums, required_key
 from jaxfc.bayes.draws import PosteriorDraws
 from jaxfc.bayes.switching_levels import RegimeLaws, draw_rows, filtered_regimes
 from jaxfc.counts import check_counts
@@ -138,8 +139,7 @@ class FittedSwitchingHierarchy(Fitted):
         **Raises:** `ValueError` for a horizon below 1 or a missing key.
         """
         check_counts(horizon=horizon)
-        if key is None:
-            raise ValueError("a forecast made of draws needs key=jax.random.key(...).")
+        key = required_key(key, "the forecast is drawn")
         drawn = rows_ahead(self.laws, self.states, horizon, key=key)
         return SampleForecast(drawn * self.scale)
 
@@ -159,8 +159,7 @@ class FittedSwitchingHierarchy(Fitted):
         aggregation: AggregationRows | None = None,
     ) -> "FittedSwitchingHierarchy":
         """The same draws of the laws on other data: regimes are filtered anew."""
-        if aggregation is not None:
-            raise ValueError("a regime gives every row its law; the panel has sums of rows.")
+        refuse_sums(aggregation, "SwitchingHierarchy")
         states, _ = last_states(self.laws, *self.in_units(values, observed))
         return eqx.tree_at(lambda fitted: fitted.states, self, states)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.arguments import refuse_sums, required_key
 from jaxfc.bayes.diagnostics import Limits, judged
 from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.pooled_hmc import PooledHMC
@@ -84,7 +85,7 @@ class SwitchingHierarchy(Model):
         return dataclasses.replace(self, members=Members(places, names))
 
     def check(self, panel: "Panel") -> None:
-        refuse_flows(panel.aggregation)
+        refuse_sums(panel.aggregation, "SwitchingHierarchy")
         needed = ROWS_A_REGIME * self.num_regimes
         for place, name in enumerate(panel.names):
             values = panel.values[panel.observed[:, place], place]
@@ -129,9 +130,8 @@ class SwitchingHierarchy(Model):
         aggregation: AggregationRows | None = None,
         key: PRNGKeyArray | None = None,
     ) -> FittedSwitchingHierarchy:
-        refuse_flows(aggregation)
-        if key is None:
-            raise ValueError("the posterior is drawn from: pass key=jax.random.key(...).")
+        refuse_sums(aggregation, "SwitchingHierarchy")
+        key = required_key(key, "the posterior is drawn from")
         program, scale = self.program(values, observed)
         draws = judged(self.inference.sample(program, key=key), program, limits=self.limits)
         laws = jax.vmap(program.laws)(draws.pooled())
@@ -156,12 +156,3 @@ def verdict(draws: PosteriorDraws, rows: Float[Array, " regimes"]) -> RESULTS:
     empty = jnp.min(rows) < FEWEST_ROWS
     fatal = (draws.result == RESULTS.diverged) | (draws.result == RESULTS.frozen_chain)
     return select(empty & ~fatal, cast(RESULTS, RESULTS.empty_regime), draws.result)
-
-
-def refuse_flows(aggregation: AggregationRows | None) -> None:
-    """Raise `ValueError` for sums and averages over several rows."""
-    if aggregation is not None:
-        raise ValueError(
-            "a regime gives every row its law; the panel has sums or averages over several rows. "
-            "Select the other series or bring them to one frequency."
-        )

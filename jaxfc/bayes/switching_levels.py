@@ -18,9 +18,9 @@ from jax.scipy.special import gammaln
 from jaxfc.bayes.program import Parameters, Priors, Program
 from jaxfc.bayes.switching_start import start_rows, start_values
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.hidden_markov import Filtered, hidden_markov_filter
 
-LOG_2PI = 1.8378770664093453
 # Degrees of freedom are above this, so that rows have a covariance.
 LOWEST_DEGREES = 2.0
 

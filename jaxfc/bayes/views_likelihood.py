@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import StudentT
 
 from jaxfc.bayes.program import Parameters, Priors, Program
-from jaxfc.bayes.views_methods import check_densities
+from jaxfc.bayes.views_methods import check_densities, student_log_density
 from jaxfc.bayes.views_statements import Statements, View, names_of, resolve
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 
@@ -62,10 +61,7 @@ class ViewedProgram(Program):
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
         z = (self.views.means - self.said(parameters)) / self.views.sds
-        finite = jnp.isfinite(self.degrees)
-        student = StudentT(jnp.where(finite, self.degrees, 1.0)).log_prob(z)
-        normal = -0.5 * z**2 - 0.5 * jnp.log(2.0 * jnp.pi)
-        density = jnp.where(finite, student, normal) - jnp.log(self.views.sds)
+        density = student_log_density(z, self.degrees) - jnp.log(self.views.sds)
         heard = jnp.isfinite(self.views.sds)  # an infinite sd is no view
         views = jnp.sum(jnp.where(heard, density, 0.0))
         return self.program.log_likelihood(parameters) + views

@@ -12,7 +12,6 @@ that say just what the forecast does.
 """
 
 import abc
-import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -25,6 +24,7 @@ from jaxfc.bayes.views_pooling import pooled_weights
 from jaxfc.bayes.views_statements import Statements
 from jaxfc.forecast import GaussianForecast
 from jaxfc.typing import Array, Bool, Float, as_scalar
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class Tilt(NamedTuple):
@@ -188,15 +188,15 @@ def check_densities(what: str, views: Statements) -> None:
 
 
 def student_log_density(
-    z: Float[Array, "draws views"], degrees: Float[Array, "..."]
-) -> Float[Array, "draws views"]:
+    z: Float[Array, "*draws views"], degrees: Float[Array, "..."]
+) -> Float[Array, "*draws views"]:
     """ln t_nu(z); the normal one for infinite degrees. Degrees may differ by draw, so that their
     normaliser counts."""
     finite = jnp.isfinite(degrees)
     nu = jnp.where(finite, degrees, 1.0)
     student = gammaln(0.5 * (nu + 1.0)) - gammaln(0.5 * nu) - 0.5 * jnp.log(nu * jnp.pi)
     student = student - 0.5 * (nu + 1.0) * jnp.log1p(z**2 / nu)
-    return jnp.where(finite, student, -0.5 * z**2 - 0.5 * math.log(2.0 * math.pi))
+    return jnp.where(finite, student, -0.5 * (z**2 + LOG_2PI))
 
 
 def density_tilt(

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.compose.factor_forecast import FactorVolatilityForecast
 from jaxfc.compose.surprises import Surprises, gaussian_densities, read_surprises
 from jaxfc.counts import check_counts
@@ -114,7 +115,7 @@ class FactorDCC(Model):
         aggregation: AggregationRows | None = None,
         key: PRNGKeyArray | None = None,
     ) -> "FittedFactorDCC":
-        refuse_flows(aggregation)
+        refuse_sums(aggregation, "FactorDCC")
         factors = self.factors.estimate(values, observed)
         surprises = read_surprises(factors, values, observed)
         common = self.common.estimate(surprises.innovations, surprises.known)
@@ -235,7 +236,7 @@ class FittedFactorDCC(Fitted):
         *,
         aggregation: AggregationRows | None = None,
     ) -> "FittedFactorDCC":
-        refuse_flows(aggregation)
+        refuse_sums(aggregation, "FactorDCC")
         surprises = read_surprises(self.factors, values, observed)
         moved = dataclasses.replace(
             self,
@@ -292,12 +293,3 @@ def draw_ahead(
     )
     own = fitted.own.draw_ahead(horizon, num_draws, key=own_key)
     return fitted.level + paths @ fitted.loadings.T + own
-
-
-def refuse_flows(aggregation: AggregationRows | None) -> None:
-    """Raise `ValueError` for sums and averages over several rows."""
-    if aggregation is not None:
-        raise ValueError(
-            "covariances of rows need the value of every row; the panel has sums or averages over "
-            "several rows. Select the other series or bring them to one frequency."
-        )

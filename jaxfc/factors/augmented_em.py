@@ -29,8 +29,7 @@ from jaxfc.factors.iterate import iterate
 from jaxfc.fixed_point import Outcome
 from jaxfc.state_space import Posterior
 from jaxfc.typing import Array, Bool, Float, as_scalar
-
-LOG_2PI = 1.8378770664093453
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class AugmentedEM(eqx.Module):

@@ -7,7 +7,8 @@ a row y = w'Q F + A s + noise adds w w' (x) Q'K^{-1}Q, w (x) Q'K^{-1}A and A'K^{
 import jax.numpy as jnp
 
 from jaxfc.typing import Array, Float
-from jaxfc_kernels.collapse import LOG_2PI, Collapsed, packed_indices, unpack
+from jaxfc_kernels.collapse import Collapsed, packed_indices, unpack
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.flow_rows import FlowRows, row_transpose
 
 

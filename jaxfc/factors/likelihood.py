@@ -47,7 +47,8 @@ from jaxfc.factors.moments import (
 )
 from jaxfc.factors.weighting import weights_on
 from jaxfc.typing import Array, Float
-from jaxfc_kernels.collapse import LOG_2PI, packed_indices, unpack
+from jaxfc_kernels.collapse import packed_indices, unpack
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.var_precision import stationary_block_cov
 
 

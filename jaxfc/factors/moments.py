@@ -16,7 +16,8 @@ from jaxfc.factors.path_blocks import lag_covs_from_blocks, path_blocks
 from jaxfc.typing import Array, Float, Int, PRNGKeyArray
 from jaxfc_kernels import block_tridiagonal, tridiagonal_engines
 from jaxfc_kernels.banded import band_product
-from jaxfc_kernels.collapse import LOG_2PI, Collapsed
+from jaxfc_kernels.collapse import Collapsed
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
 from jaxfc_kernels.var_precision import inverse_and_log_det
 

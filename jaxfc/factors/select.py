@@ -20,7 +20,7 @@ from jaxfc.factors.selection import Padding, Selection, SelectionRule, num_param
 from jaxfc.results import RESULTS, is_okay
 from jaxfc.typing import Array, Bool, Float, Int
 from jaxfc_kernels.aggregation import AggregationRows
-from jaxfc_kernels.collapse import LOG_2PI
+from jaxfc_kernels.constants import LOG_2PI
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel

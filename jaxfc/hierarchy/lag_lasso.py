@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.counts import check_counts
 from jaxfc.hierarchy.lag_penalties import (
     STRUCTURES,
@@ -19,7 +20,7 @@ from jaxfc.hierarchy.lag_penalties import (
     split_intercept,
 )
 from jaxfc.hierarchy.levels import product
-from jaxfc.hierarchy.panel_checks import check_horizon, check_rows
+from jaxfc.hierarchy.panel_checks import check_horizon
 from jaxfc.hierarchy.var_dense import DenseVAR
 from jaxfc.hierarchy.var_errors import error_law
 from jaxfc.hierarchy.var_forecast import ErrorLaw, ResponseForecast
@@ -99,7 +100,7 @@ class LagLassoVAR(Model):
         return tuple(int(edge) for edge in edges)
 
     def check(self, panel: "Panel") -> None:
-        check_rows(panel)
+        refuse_sums(panel.aggregation, "LagLassoVAR")
         first = len(panel.index) if self.penalty is not None else self.folds(len(panel.index))[0]
         known = np.asarray(rows_of(*panel.arrays(), self.num_lags).known)[:first]
         for i, name in enumerate(panel.names):

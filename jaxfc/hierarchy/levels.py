@@ -23,10 +23,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jaxfc.typing import Array, Bool, Float, Int
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.semidefinite import semidefinite_chol
 from jaxfc_kernels.small_matrix import MAX_UNROLLED_ONCE, spd_inverse
-
-LOG_2PI = 1.8378770664093453
 
 # All digits of float32 on machines whose products would round their operands.
 product = partial(jnp.einsum, precision="highest")

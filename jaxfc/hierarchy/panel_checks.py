@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.counts import check_counts
 from jaxfc.typing import Array, PRNGKeyArray
 
@@ -20,21 +21,12 @@ def check_horizon(horizon: int, key: PRNGKeyArray | None) -> None:
         )
 
 
-def check_rows(panel: "Panel") -> None:
-    """Raise `ValueError` for sums or averages over several rows."""
-    if panel.aggregation is not None:
-        raise ValueError(
-            "this model reads every value as that of its own row; the panel has sums or averages "
-            "over several rows. Select the other series or bring them to one frequency."
-        )
-
-
 def check_sectors(panel: "Panel", sectors: Array, num_sectors: int, num_factors: int = 0) -> None:
     """Raise `ValueError` unless assets have sectors, sectors assets, and factors vary (host side).
 
     The last `num_factors` series of the panel are factors.
     """
-    check_rows(panel)
+    refuse_sums(panel.aggregation, "this model")
     names = panel.names[: len(panel.names) - num_factors]
     members = np.asarray(sectors)
     if len(members) != len(names):

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.hierarchy.accelerated_em import accelerated, iterate
-from jaxfc.hierarchy.levels import LOG_2PI, Evidence, own_estimates, product, rooted
+from jaxfc.hierarchy.levels import Evidence, own_estimates, product, rooted
 from jaxfc.hierarchy.shrinkage import Shrinkage
 from jaxfc.hierarchy.spread_coordinates import from_free, to_free
 from jaxfc.hierarchy.three_levels import Sectors, Spreads, ThreeLevelLaw, three_levels
 from jaxfc.results import RESULTS
 from jaxfc.typing import Array, Bool, Float, Int, PyTree
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class Regressions(NamedTuple):

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.hierarchy.levels import (
-    LOG_2PI,
     Evidence,
     MemberLaw,
     downward,
@@ -16,6 +15,7 @@ from jaxfc.hierarchy.levels import (
     upward,
 )
 from jaxfc.typing import Array, Bool, Float, Int
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.semidefinite import semidefinite_chol
 
 

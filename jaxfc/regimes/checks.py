@@ -4,26 +4,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxfc.arguments import refuse_sums
+
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
-    from jaxfc_kernels.aggregation import AggregationRows
 
 # Observations that a series needs for each regime.
 ROWS_A_REGIME = 5
 
 
-def refuse_flows(aggregation: "AggregationRows | None") -> None:
-    """Raise `ValueError` for sums and averages over several rows."""
-    if aggregation is not None:
-        raise ValueError(
-            "a regime gives every row its law; the panel has sums or averages over several rows. "
-            "Select the other series or bring them to one frequency."
-        )
-
-
 def check_panel(panel: "Panel", num_regimes: int) -> None:
     """Raise `ValueError` for flows, constant series and series with too few observations."""
-    refuse_flows(panel.aggregation)
+    refuse_sums(panel.aggregation, "RegimeModel")
     needed = ROWS_A_REGIME * num_regimes
     for i, name in enumerate(panel.names):
         values = panel.values[panel.observed[:, i], i]

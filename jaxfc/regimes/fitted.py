@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.counts import check_counts
 from jaxfc.model import Fitted
-from jaxfc.regimes.checks import refuse_flows
 from jaxfc.regimes.em import Expectations, RegimeParameters, expectations
 from jaxfc.regimes.emissions import Emissions
 from jaxfc.regimes.forecast import RegimeForecast, draw_rows
@@ -146,7 +146,7 @@ class FittedRegimes(Fitted):
         *,
         aggregation: AggregationRows | None = None,
     ) -> "FittedRegimes":
-        refuse_flows(aggregation)
+        refuse_sums(aggregation, "RegimeModel")
         found = self.expectations(values, observed).filtered
         loglik = jnp.sum(found.loglik_terms)
         return dataclasses.replace(self, state=filtered_state(found), loglik=loglik)

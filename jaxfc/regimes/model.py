@@ -7,9 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.counts import check_counts
 from jaxfc.model import Model
-from jaxfc.regimes.checks import check_panel, refuse_flows
+from jaxfc.regimes.checks import check_panel
 from jaxfc.regimes.em import (
     Data,
     RegimeParameters,
@@ -114,7 +115,7 @@ class RegimeModel(Model):
         aggregation: AggregationRows | None = None,
         key: PRNGKeyArray | None = None,
     ) -> FittedRegimes:
-        refuse_flows(aggregation)
+        refuse_sums(aggregation, "RegimeModel")
         if self.num_starts > 1 and key is None:
             raise ValueError(
                 f"num_starts={self.num_starts} draws random starts: pass key=jax.random.key(...)."

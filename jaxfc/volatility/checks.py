@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxfc.arguments import refuse_sums
+
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
 
@@ -17,11 +19,7 @@ LARGEST_RATIO = 30.0
 
 def check_returns(panel: "Panel", num_parameters: int, num_lags: int) -> None:
     """Raise `ValueError` for flows, constant and short series; warn where units seem mixed."""
-    if panel.aggregation is not None:
-        raise ValueError(
-            "variance models read every value as that of its own row; the panel has sums or "
-            "averages over several rows. Select the other series or bring them to one frequency."
-        )
+    refuse_sums(panel.aggregation, "a variance model")
     stds = {}
     needed = ROWS_A_PARAMETER * max(num_parameters, 1) + num_lags
     for i, name in enumerate(panel.names):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
 from jaxfc.typing import Array, Float, PRNGKeyArray
-from jaxfc_kernels.collapse import LOG_2PI
+from jaxfc_kernels.constants import LOG_2PI
 
 # Fewer degrees of freedom have no variance; more cannot be told from a normal.
 MIN_DEGREES, MAX_DEGREES = 2.05, 500.0

@@ -12,7 +12,7 @@ from jaxfc.volatility.correlation_process import CorrelationProcess, Targets
 from jaxfc.volatility.entries import Pairs
 from jaxfc.volatility.innovations import Innovations, Normal
 from jaxfc.volatility.likelihood import Standardised
-from jaxfc_kernels.collapse import LOG_2PI
+from jaxfc_kernels.constants import LOG_2PI
 
 CHOICES = ("contiguous", "all")
 

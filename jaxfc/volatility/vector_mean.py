@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.arguments import refuse_sums
 from jaxfc.counts import check_counts
 from jaxfc.lags import lagged, push
 from jaxfc.results import RESULTS, SUCCESSFUL, select
@@ -121,11 +122,7 @@ class VectorMean(eqx.Module):
                 f"num_exogenous={self.num_exogenous} leaves none of the {len(panel.names)} series "
                 "of the panel to model; returns come first, exogenous series last."
             )
-        if panel.aggregation is not None:
-            raise ValueError(
-                "a mean reads every value as that of its own row; the panel has sums or averages "
-                "over several rows. Select the other series or bring them to one frequency."
-            )
+        refuse_sums(panel.aggregation, "a mean")
         returns = self.modelled(panel.names)
         for place in range(len(returns), len(panel.names)):
             seen = panel.values[panel.observed[:, place], place]

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxfc_kernels.collapse import LOG_2PI, Collapsed, packed_indices, unpack
+from jaxfc_kernels.collapse import Collapsed, packed_indices, unpack
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class Gaps(NamedTuple):

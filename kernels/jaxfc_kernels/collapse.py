@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-LOG_2PI = float(np.log(2.0 * np.pi))
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class Collapsed(NamedTuple):

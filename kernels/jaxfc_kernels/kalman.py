@@ -20,10 +20,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.kalman_collapse import centre, collapse_observations
 from jaxfc_kernels.kalman_system import System, TimeVarying, split_time
 from jaxfc_kernels.kalman_update import (
-    LOG_2PI,
     Measurement,
     joint_measurement,
     symmetrize,

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
+from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.kalman_system import System, TimeVarying, split_time
-from jaxfc_kernels.kalman_update import LOG_2PI
 
 Reduced = tuple[Array | TimeVarying, Array, Array]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import solve_triangular
 
-LOG_2PI = 1.8378770664093453
+from jaxfc_kernels.constants import LOG_2PI
 
 
 class Measurement(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 import jaxfc
+from jaxfc.bayes.autoregression import stationary_path
 from jaxfc.bayes.convergence import monte_carlo_error
 from jaxfc.bayes.diagnostics import Limits
 from jaxfc.bayes.dynamic_factors_panel import standard_panel
@@ -24,7 +25,6 @@ from jaxfc.bayes.factor_volatility_loadings import NormalGamma
 from jaxfc.bayes.factor_volatility_program import (
     FactorVolatilityProgram,
     VolatilityPrior,
-    path_of,
 )
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.results import RESULTS
@@ -136,7 +136,7 @@ def test_paths_are_stationary_autoregressions():
     expected = [sigma * noise[0] / np.sqrt(1 - phi**2)]
     for t in range(1, 5):
         expected.append(phi * expected[-1] + sigma * noise[t])
-    found = path_of(*(jnp.asarray(a) for a in (noise, phi, sigma)))
+    found = stationary_path(*(jnp.asarray(a) for a in (noise, phi, sigma)))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 

@@ -150,7 +150,7 @@ def test_an_asset_without_returns_is_forecast_from_its_class(model, panel):
     fitted = jitted_estimate(model.resolved(panel), values, hidden, None, jax.random.key(0))
     draws = fitted.forecast(1, key=jax.random.key(1)).draws
     assert np.isfinite(draws).all() and np.isfinite(fitted.loglik)
-    start = model.resolved(panel).program(model.resolved(panel).data(values, hidden)).start()
+    start = model.resolved(panel).program(model.resolved(panel).data(values, hidden).rows).start()
     levels = np.asarray(start["level"])
     np.testing.assert_allclose(levels[4], np.delete(levels, 4).mean(), rtol=1e-12)
 
@@ -174,7 +174,7 @@ def test_another_number_does_not_compile_anew(model, panel):
     @eqx.filter_jit
     def run(model, values, observed):
         traces.append(1)
-        return model.program(model.data(values, observed)).start()["level"]
+        return model.program(model.data(values, observed).rows).start()["level"]
 
     resolved = model.resolved(panel)
     run(resolved, *panel.arrays())
@@ -211,7 +211,7 @@ def test_warm_start_goes_on_from_the_chains(fitted, panel):
     moved = dataclasses.replace(fitted.model, inference=warm)
     window = asset_panel_of(asset_frame(41).iloc[1:])
     refit = moved.fit(window, key=jax.random.key(1), throw=False)
-    start = moved.program(moved.data(*window.arrays())).flat()[1]
+    start = moved.program(moved.data(*window.arrays()).rows).flat()[1]
     first = start(warm.warm.position[0])["factors"]
     old = start(tuned.position[0])["factors"]
     np.testing.assert_array_equal(first[:-1], old[1:])
