@@ -34,7 +34,7 @@ from experiments.m6_models import RAMP
 from jaxfc.bayes import bulk_ess, split_rhat
 from jaxfc.bayes.factor_scales import ConstantScale
 from jaxfc.bayes.loading_priors import FixedScale
-from jaxfc.bayes.m6 import FittedM6, M6Model
+from jaxfc.bayes.m6 import FittedM6, M6Model, long_paths
 from jaxfc.bayes.past_weights import LinearRamp
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.bayes.variational import MeanFieldNormal
@@ -49,7 +49,7 @@ def estimated(model: M6Model, values: jax.Array, observed: jax.Array, key: jax.A
 
 def variants(num_draws: int) -> dict[str, tuple[dict, object]]:
     """What is timed."""
-    hmc = PooledHMC(num_draws=num_draws)
+    hmc = long_paths(num_draws)
     published = {"loading_prior": FixedScale(), "factor_scale": ConstantScale()}
     return {
         "default, PooledHMC": ({}, hmc),

@@ -9,9 +9,8 @@ import numpy as np
 from experiments.m6_baselines import Forecaster, Law, asset_names
 from jaxfc.bayes.factor_scales import ConstantScale, StochasticScale
 from jaxfc.bayes.loading_priors import FixedScale
-from jaxfc.bayes.m6 import M6Model
+from jaxfc.bayes.m6 import M6Model, long_paths
 from jaxfc.bayes.past_weights import LinearRamp
-from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.bayes.variational import MeanFieldNormal
 from jaxfc.forecast import SampleForecast
 from jaxfc.panel import Panel
@@ -34,7 +33,7 @@ def m6_model(classes: Mapping[str, str], name: str, num_draws: int, *, sampled: 
     """A variant for these assets: 4 x 1000 draws, or 2000 of the nearest independent normal law,
     each with as many futures as make `num_draws`."""
     if sampled:
-        inference, count = PooledHMC(), 4000
+        inference, count = long_paths(), 4000
     else:
         inference, count = MeanFieldNormal(num_draws=2000, max_pareto_k=jnp.inf), 2000
     replicates = max(1, num_draws // count)

@@ -71,6 +71,15 @@ class RESULTS(optx.RESULTS):  # pyright: ignore
         "tails are hardly visited, mostly those of a hierarchical scale. Use the non-centred form "
         "of that block, a tighter prior of its scale, or more draws."
     )
+    mode_not_found = (
+        "The search for the mode ended where the density still rises: at an edge of its support, "
+        "or where its curvatures differ too much for the line search. Use MeanFieldNormal(), "
+        "Pathfinder() or NUTS(), or start elsewhere."
+    )
+    diverged_training = (
+        "Training met a number that is not finite; the best earlier weights are kept. Lower the "
+        "learning rate, lengthen its warm-up, or clip the gradient harder."
+    )
     indefinite_curvature = (
         "The log density is not curved downwards in every direction where the search for its "
         "mode ended, so no normal law fits there: a hierarchical scale near zero, a flat direction "

@@ -13,6 +13,8 @@ from jaxfc.report.study_file import Names, factor_names, read_study_file, templa
 from jaxfc.running import Study, read_study
 from toy_study import PlainMean, Shrinkage, ToyWorld, first_mean, squared_error, toy_study
 
+pytestmark = pytest.mark.slow
+
 NAMES = Names(
     {"toy": ToyWorld, "factor": FactorWorld},
     {"shrunken": Shrinkage(0.5), "slow": Shrinkage(0.05), "mean": PlainMean()},

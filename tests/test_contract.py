@@ -1,4 +1,11 @@
-"""Every model times every verb: what the contracts promise, whatever the model."""
+"""Every model times every verb: what the contracts promise, whatever the model.
+
+Models that answer with draws take a key wherever the others take none. Clauses on the law itself
+(quantiles by standard deviations, moments of a sample, one horizon a part of a longer one, the
+affine answer to data) are those of models with a Gaussian law.
+"""
+
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,6 +16,16 @@ import pytest
 
 import jaxfc
 from jaxfc import model as model_module
+from jaxfc.bayes.coefficient_regression import HierarchicalRegression
+from jaxfc.bayes.diagnostics import Limits
+from jaxfc.bayes.dynamic_factors import BayesianFactorModel
+from jaxfc.bayes.dynamic_factors_gibbs import FactorGibbs
+from jaxfc.bayes.factor_volatility import FactorVolatilityModel
+from jaxfc.bayes.instrumented import InstrumentedPCA
+from jaxfc.bayes.instrumented_panel import instrumented_panel
+from jaxfc.bayes.m6 import M6Model
+from jaxfc.bayes.pooled_hmc import PooledHMC
+from jaxfc.bayes.switching_hierarchy import SwitchingHierarchy
 from jaxfc.evaluation.benchmarks import benchmark_models
 from jaxfc.hierarchy import HierarchicalVAR
 from jaxfc.results import is_okay
@@ -25,9 +42,50 @@ MODELS = {
     "ARCH(1)": VarianceModel(GARCH(1, 0), mean=ZeroMean()),
     "RiskMetrics": VarianceModel(RiskMetrics()),
     "hierarchical VAR": HierarchicalVAR([0, 0, 1, 1], 2, [1.0, 2.0, 1.0, 1.0]),
+    "instrumented PCA": InstrumentedPCA(["size"], 1, constant=True),
     **benchmark_models(),
 }
+# Verbs are the matter here, not posteriors: few draws, which nothing is asked of.
+ANY = Limits(rhat=np.inf, ess=0.0, divergent=1.0, bfmi=0.0, step=0.0, moved=0.0, log_density_sd=0.0)
+SHORT = PooledHMC(num_chains=2, num_draws=8, num_warmup=60, num_leapfrogs=3)
+SECTORS = {"W": "one", "X": "one", "Y": "two", "Z": "two"}
+DRAWN = {
+    "M6": M6Model(SECTORS, num_factors=1, inference=SHORT, limits=ANY),
+    "Bayesian factors": BayesianFactorModel(1, inference=FactorGibbs(2, 6, 4), limits=ANY),
+    "factor volatility": FactorVolatilityModel(1, inference=SHORT, limits=ANY),
+    "hierarchical regression": HierarchicalRegression(
+        "Z",
+        {name: sector for name, sector in SECTORS.items() if name != "Z"},
+        regressor_lags=1,
+        inference=SHORT,
+        limits=ANY,
+    ),
+    "switching hierarchy": SwitchingHierarchy(2, SECTORS, inference=SHORT, limits=ANY),
+}
+# `given` refuses, as the contract allows: the factors of a draw belong to the fitted rows.
+TIED = ("M6",)
+# Of the fitted rows each draw knows its log variances; on data `given` the filter tells their law.
+FILTERED = ("factor volatility",)
+# Answers are affine in the data but for: products of returns and characteristics, regimes.
+CURVED = ("instrumented PCA", "switching hierarchy", *FILTERED)
+# Each of these compiles for 15 seconds or more, and its own tests run by default.
+SLOW = {"instrumented PCA", *DRAWN} - {"factor volatility"}
+# Moments without a key, draws with one.
+EITHER = ("ARCH(1)", "RiskMetrics")
 HORIZON = 3
+
+
+class Case(NamedTuple):
+    """A fitted model, its panel, and the key where it draws."""
+
+    name: str
+    model: jaxfc.Model
+    panel: jaxfc.Panel
+    fitted: jaxfc.Fitted
+    key: jax.Array | None
+
+    def forecast(self, horizon, fitted=None):
+        return (fitted or self.fitted).forecast(horizon, key=self.key)
 
 
 @pytest.fixture(scope="module")
@@ -41,47 +99,98 @@ def panel():
     return jaxfc.Panel.from_frame(pd.DataFrame(values, index, list("WXYZ")))
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def case(request, panel):
-    model = MODELS[request.param]
-    return model, model.fit(panel)
+@pytest.fixture(scope="module")
+def instrumented(panel):
+    """The same returns, with one characteristic of each."""
+    sizes = np.random.default_rng(2).normal(size=panel.values.shape)
+    returns = panel.to_frame()
+    size = pd.DataFrame(sizes, returns.index, returns.columns)
+    return instrumented_panel(returns, {"size": size})
 
 
+@pytest.fixture(scope="module")
+def case(request, panel, instrumented):
+    name = request.param
+    model = (MODELS | DRAWN)[name]
+    panel = instrumented if name == "instrumented PCA" else panel
+    key = jax.random.key(7) if name in DRAWN else None
+    return Case(name, model, panel, model.fit(panel, key=key), key)
+
+
+def those(names, slow=SLOW):
+    """A test of the models with these names; of those that are `slow`, a slow one."""
+    cases = [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
+    return pytest.mark.parametrize("case", cases, indirect=True)
+
+
+every_model = those(MODELS | DRAWN)
+
+
+@every_model
 def test_fit_reports(case):
-    _, fitted = case
+    fitted = case.fitted
     assert bool(is_okay(fitted.result))
     assert fitted.loglik.shape == () and np.isfinite(fitted.loglik)
     assert fitted.num_steps.shape == () and int(fitted.num_steps) >= 0
 
 
-def test_fit_equals_estimate(case, panel):
-    model, fitted = case
-    again = eqx.filter_jit(model.estimate)(*panel.arrays())
-    leaves = (jax.tree.leaves(eqx.filter(tree, eqx.is_array)) for tree in (fitted, again))
+@those(MODELS)
+def test_fit_equals_estimate(case):
+    again = eqx.filter_jit(case.model.estimate)(*case.panel.arrays())
+    leaves = (jax.tree.leaves(eqx.filter(tree, eqx.is_array)) for tree in (case.fitted, again))
     for a, b in zip(*leaves, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
 
 
+@every_model
+def test_the_key_decides_and_is_asked_for_where_there_are_draws(case):
+    if case.name in EITHER:
+        drawn = case.fitted.forecast(HORIZON, key=jax.random.key(0))
+        assert isinstance(drawn, jaxfc.SampleForecast)
+        return
+    if case.key is None:
+        with pytest.raises(ValueError, match="key"):
+            case.fitted.forecast(HORIZON, key=jax.random.key(0))
+        return
+    with pytest.raises(ValueError, match="key"):
+        case.model.fit(case.panel)
+    with pytest.raises(ValueError, match="key"):
+        case.fitted.forecast(HORIZON)
+    model = case.model.resolved(case.panel)
+    data = *case.panel.arrays(), case.panel.aggregation
+    same, other = (
+        model_module.jitted_estimate(model, *data, key) for key in (case.key, jax.random.key(0))
+    )
+    draws, again = case.forecast(HORIZON).draws, case.forecast(HORIZON, same).draws
+    np.testing.assert_array_equal(again, draws)
+    assert not np.allclose(case.forecast(HORIZON, other).draws, draws)
+    assert not np.allclose(case.fitted.forecast(HORIZON, key=jax.random.key(0)).draws, draws)
+
+
+@every_model
 def test_forecast_is_a_joint_law(case):
-    _, fitted = case
-    forecast = fitted.forecast(HORIZON)
+    forecast = case.forecast(HORIZON)
     assert forecast.mean.shape == forecast.std.shape == (HORIZON, 4)
     assert forecast.cov.shape == (HORIZON, 4, HORIZON, 4)
     matrix = np.asarray(forecast.cov).reshape(HORIZON * 4, -1)
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
     assert np.linalg.eigvalsh(matrix).min() > -1e-10
     np.testing.assert_allclose(np.diag(matrix), np.asarray(forecast.std).ravel() ** 2, rtol=1e-10)
+    assert np.all(np.asarray(forecast.std) > 0.0)
     low, middle, high = forecast.quantile(jnp.array([0.05, 0.5, 0.95]))
+    if case.name in DRAWN:
+        assert np.all(low <= middle) and np.all(middle <= high)
+        return
     np.testing.assert_allclose(middle, forecast.mean, atol=1e-10)
     np.testing.assert_allclose(high - low, 2 * 1.6448536269514722 * forecast.std, rtol=1e-8)
 
 
+@every_model
 def test_forecast_operations_commute(case):
     """Summing over horizons and combining series in either order is the same law."""
-    _, fitted = case
     weights = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4)))
-    one = fitted.forecast(HORIZON).cumulative().aggregate(weights)
-    other = fitted.forecast(HORIZON).aggregate(weights).cumulative()
+    one = case.forecast(HORIZON).cumulative().aggregate(weights)
+    other = case.forecast(HORIZON).aggregate(weights).cumulative()
     np.testing.assert_allclose(one.mean, other.mean, atol=1e-12)
     np.testing.assert_allclose(one.cov, other.cov, atol=1e-12)
     np.testing.assert_allclose(
@@ -89,9 +198,9 @@ def test_forecast_operations_commute(case):
     )
 
 
+@those(MODELS)
 def test_draws_have_the_forecast_moments(case):
-    _, fitted = case
-    forecast = fitted.forecast(HORIZON)
+    forecast = case.forecast(HORIZON)
     draws = np.asarray(forecast.sample(20_000, key=jax.random.key(0)))
     # 5 standard errors.
     error = np.abs(draws.mean(0) - forecast.mean) / (forecast.std / np.sqrt(len(draws)))
@@ -99,54 +208,65 @@ def test_draws_have_the_forecast_moments(case):
     np.testing.assert_allclose(draws.std(0), forecast.std, rtol=5 / np.sqrt(2 * len(draws)))
 
 
-def test_given_the_same_data_nothing_changes(case, panel):
-    _, fitted = case
-    again = fitted.given(*panel.arrays())
-    np.testing.assert_allclose(again.forecast(2).mean, fitted.forecast(2).mean, atol=1e-9)
-    np.testing.assert_allclose(again.forecast(2).std, fitted.forecast(2).std, atol=1e-9)
+@every_model
+def test_given_the_same_data_nothing_changes(case):
+    if case.name in TIED:
+        with pytest.raises(ValueError, match="fit the new panel"):
+            case.fitted.given(*case.panel.arrays())
+        return
+    first = case.fitted.given(*case.panel.arrays()) if case.name in FILTERED else case.fitted
+    again = first.given(*case.panel.arrays())
+    before, after = case.forecast(2, first), case.forecast(2, again)
+    np.testing.assert_allclose(after.mean, before.mean, atol=1e-9)
+    np.testing.assert_allclose(after.std, before.std, atol=1e-9)
 
 
-def test_impact_adds_up_and_sees_only_what_was_observed(case, panel):
-    _, fitted = case
-    found = jaxfc.impact(fitted, panel, 2, target="X")
-    np.testing.assert_allclose(found.remainder, 0.0, atol=1e-10)
-    np.testing.assert_allclose(found.forecast, fitted.forecast(2).mean[:, 1], atol=1e-9)
-    assert np.all(np.asarray(found.cells)[:, ~panel.observed] == 0.0)
+@those(name for name in MODELS | DRAWN if name not in TIED)
+def test_impact_adds_up_and_sees_only_what_was_observed(case):
+    found = jaxfc.impact(case.fitted, case.panel, 2, target="X", key=case.key)
+    if case.name not in CURVED:
+        np.testing.assert_allclose(found.remainder, 0.0, atol=1e-10)
+    if case.name not in FILTERED:
+        np.testing.assert_allclose(found.forecast, case.forecast(2).mean[:, 1], atol=1e-9)
+    assert np.all(np.asarray(found.cells)[:, ~case.panel.observed] == 0.0)
 
 
+@those(MODELS)
 def test_longer_horizons_extend_shorter_ones(case):
-    _, fitted = case
-    short, long = fitted.forecast(2), fitted.forecast(HORIZON)
+    short, long = case.forecast(2), case.forecast(HORIZON)
     np.testing.assert_allclose(short.mean, long.mean[:2], atol=1e-12)
     np.testing.assert_allclose(short.cov, long.cov[:2, :, :2], atol=1e-12)
 
 
+@every_model
 def test_simulate_needs_and_uses_the_key(case):
-    _, fitted = case
+    fitted = case.fitted
     a = fitted.simulate(20, key=jax.random.key(0))
     assert a.shape == (20, 4) and np.isfinite(a).all()
     np.testing.assert_array_equal(a, fitted.simulate(20, key=jax.random.key(0)))
     assert not np.allclose(a, fitted.simulate(20, key=jax.random.key(1)))
 
 
+@every_model
 def test_save_and_load(case, tmp_path):
-    _, fitted = case
     path = tmp_path / "fitted.jaxfc"
-    jaxfc.save(fitted, path)
+    jaxfc.save(case.fitted, path)
     again = jaxfc.load(path)
-    assert type(again) is type(fitted)
-    np.testing.assert_array_equal(again.forecast(2).mean, fitted.forecast(2).mean)
+    assert type(again) is type(case.fitted)
+    np.testing.assert_array_equal(case.forecast(2, again).mean, case.forecast(2).mean)
 
 
-def test_batch_of_vintages_equals_the_loop(case, panel):
-    model, _ = case
+@those(MODELS | DRAWN, slow={*SLOW, *DRAWN})
+def test_batch_of_vintages_equals_the_loop(case):
+    panel, model = case.panel, case.model.resolved(case.panel)
     values, _ = panel.arrays()
     vintages = [panel.as_of(panel.index[row]) for row in (-4, -1)]
     masks = jnp.stack([v.arrays()[1] for v in vintages])
 
     @jax.jit
     def ahead(observed):
-        return model.estimate(values, observed).forecast(1).mean
+        fitted = model.estimate(values, observed, key=case.key)
+        return case.forecast(1, fitted).mean
 
     batch = jax.jit(jax.vmap(ahead))(masks)
     for i in range(2):

@@ -14,6 +14,8 @@ from experiments.correlations_ahead_answers import CELL, duel
 from jaxfc.volatility.correlation_ahead import METHODS
 from jaxfc.volatility.correlation_ahead import correlations_ahead as formula
 
+pytestmark = pytest.mark.slow
+
 HORIZON = 6
 HISTORY = np.random.default_rng(1).normal(size=(40, 3)) * [1.5, 1.0, 0.5]
 

@@ -10,6 +10,8 @@ from matplotlib.image import imread
 from experiments import fredmd_nowcast, nyfed_nowcast
 from experiments.shared_data import shared_folder
 
+pytestmark = pytest.mark.slow
+
 
 def pictures(folder):
     """Names of the pictures, all of which can be read and are no blank pages."""

@@ -19,6 +19,8 @@ from jaxfc.evaluation.benchmarks import FirstOrder
 from jaxfc.evaluation.performance import performance
 from jaxfc.evaluation.scores import rmse
 
+pytestmark = pytest.mark.slow
+
 WINDOW, WEEKS = 364, 527
 
 

@@ -19,6 +19,8 @@ from jaxfc.forecast import GaussianForecast
 from jaxfc.hierarchy import Hierarchy, reconcile
 from jaxfc.hierarchy.methods import OLS, MinT
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(12)
 TREE = Hierarchy.from_levels(
     pd.DataFrame({"all": ["T"] * 4, "part": ["A", "A", "B", "B"], "unit": ["a", "b", "c", "d"]})

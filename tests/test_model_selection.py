@@ -16,6 +16,8 @@ from jaxfc.factors.select import select_sizes
 from jaxfc.factors.selection import SelectionRule
 from jaxfc.factors.worlds import FactorWorld
 
+pytestmark = pytest.mark.slow
+
 RANGE = Range(1, 3, 1)
 
 

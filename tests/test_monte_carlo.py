@@ -9,6 +9,8 @@ import pytest
 from experiments import estimator_gap, trace_r2
 from experiments.monte_carlo import contrast, wins
 
+pytestmark = pytest.mark.slow
+
 
 def test_contrasts_pair_cells_that_differ_in_one_setting():
     table = pd.DataFrame(

@@ -6,6 +6,8 @@ import pytest
 
 from jaxfc.vintages import VintageStore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def table():

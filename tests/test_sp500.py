@@ -11,6 +11,8 @@ from experiments.sp500_answers import write_answers
 from experiments.sp500_tables import calibrated
 from jaxfc.running import Backtest, load_backtest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):

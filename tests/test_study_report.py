@@ -37,6 +37,8 @@ from jaxfc.report.study_tables import (
 from jaxfc.running.study_cells import product_grid
 from study_results import changed, failing, made_result, only_cells
 
+pytestmark = pytest.mark.slow
+
 SIZES = product_grid(num_times=[50, 100], num_series=[10, 35], num_lags=[1], missing=[0.0, 0.2])
 GRIDS = {
     "one cell": [{"num_times": 50, "flows": "stock"}],

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve_triangular
 
+from jaxfc.batching import map_in_batches
 from jaxfc.bayes.convergence import mean_ess
-from jaxfc.bayes.draws import PosteriorDraws
+from jaxfc.bayes.draws import NUM_TOGETHER, PosteriorDraws, map_draws
 from jaxfc.bayes.pareto import pareto_k
 from jaxfc.bayes.program import Parameters, Program
 from jaxfc.results import RESULTS, SUCCESSFUL, select
@@ -21,9 +22,6 @@ from jaxfc.typing import Array, Float, Int, PRNGKeyArray
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NUM_TOGETHER = 64
-"""Draws whose density and parameters are computed together."""
 
 
 class Law(eqx.Module):
@@ -36,7 +34,16 @@ class Law(eqx.Module):
         """Draws and their log densities."""
 
 
-class LowRankLaw(Law):
+class LocalLaw(Law):
+    """A law that stands for a density around one point."""
+
+    @abc.abstractmethod
+    def promise(self, slope: Float[Array, " size"]) -> Float[Array, ""]:
+        """slope' cov slope / 2: how far a density of this curvature and `slope` is below its
+        maximum."""
+
+
+class LowRankLaw(LocalLaw):
     """N(mean, diag(s²) + factor factor'), s = exp(log_scale); `factor` has no columns where numbers
     are independent."""
 
@@ -79,12 +86,16 @@ class LowRankLaw(Law):
         rank = self.factor.shape[1]
         return scaled, jnp.linalg.cholesky(jnp.eye(rank, dtype=scaled.dtype) + scaled.T @ scaled)
 
+    def promise(self, slope: Float[Array, " size"]) -> Float[Array, ""]:
+        own, common = jnp.exp(self.log_scale) * slope, slope @ self.factor
+        return 0.5 * (jnp.sum(own**2) + jnp.sum(common**2))
+
     def log_det(self, chol: Float[Array, "rank rank"]) -> Float[Array, ""]:
         """Half the log-determinant of the covariance."""
         return jnp.sum(self.log_scale) + jnp.sum(jnp.log(jnp.diagonal(chol)))
 
 
-class PrecisionLaw(Law):
+class PrecisionLaw(LocalLaw):
     """N(mean, (L L')^-1) with a lower triangular `precision_chol` L."""
 
     mean: Float[Array, " size"]
@@ -97,6 +108,9 @@ class PrecisionLaw(Law):
         offsets = solve_triangular(self.precision_chol, noise.T, lower=True, trans=1).T
         log_det = jnp.sum(jnp.log(jnp.diagonal(self.precision_chol)))
         return self.mean + offsets, standard_log_prob(noise) + log_det
+
+    def promise(self, slope: Float[Array, " size"]) -> Float[Array, ""]:
+        return 0.5 * jnp.sum(solve_triangular(self.precision_chol, slope, lower=True) ** 2)
 
 
 def standard_log_prob(noise: Float[Array, "draws size"]) -> Float[Array, " draws"]:
@@ -120,15 +134,12 @@ def independent_draws(
     """
     named = program.flat()[1]
     num_draws = positions.shape[0]
-    parameters = jax.lax.map(
-        lambda x: program.constrain(named(x)), positions, batch_size=min(NUM_TOGETHER, num_draws)
-    )
     poor = (k > max_pareto_k) & (result == SUCCESSFUL)
     result = select(poor, cast(RESULTS, RESULTS.poor_approximation), result)
     finite = jnp.all(jnp.isfinite(log_density))
     one_chain = log_density[None]
     return PosteriorDraws(
-        parameters=jax.tree.map(lambda x: x[None], parameters),
+        parameters=map_draws(lambda x: program.constrain(named(x)), positions[None]),
         log_density=one_chain,
         energy=-one_chain,
         divergent=jnp.zeros((1, num_draws), bool),
@@ -144,8 +155,7 @@ def independent_draws(
 def densities(program: Program, positions: Float[Array, "draws size"]) -> Float[Array, " draws"]:
     """The program's log density at every position, in memory-sized batches."""
     named = program.flat()[1]
-    batch = min(NUM_TOGETHER, positions.shape[0])
-    return jax.lax.map(lambda x: program.log_density(named(x)), positions, batch_size=batch)
+    return map_in_batches(lambda x: program.log_density(named(x)), positions, NUM_TOGETHER)
 
 
 def law_draws(

@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxfc.batching import map_in_batches
 from jaxfc.bayes.asset_returns import AssetFactorProgram, AssetRows
 from jaxfc.bayes.program import Parameters
 from jaxfc.typing import Array, Float, PRNGKeyArray
 
 if TYPE_CHECKING:
     from jaxfc.bayes.m6 import FittedM6
+
+# Futures that are drawn together.
+NUM_TOGETHER = 256
 
 
 class AssetPaths(NamedTuple):
@@ -33,7 +37,7 @@ def draw_paths(fitted: "FittedM6", horizon: int, *, key: PRNGKeyArray) -> AssetP
         own = jax.random.fold_in(key, place)
         return future(program, parameters, fitted.ahead.market_signal, horizon, key=own)
 
-    drawn = jax.lax.map(one, jnp.arange(number), batch_size=min(256, number))
+    drawn = map_in_batches(one, jnp.arange(number), NUM_TOGETHER)
     return AssetPaths(*(fitted.scale * part for part in drawn))
 
 

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 Quantities = Callable[[Parameters], Parameters]
 
+# What a model fixes differs between truth and draws by a few roundings: by far fewer than these.
+ROUNDINGS = 256.0
+
 
 class RankCalibration(eqx.Module):
     """Ranks of true quantities among posterior draws, one row a simulated data set.
@@ -250,10 +253,18 @@ def rank_among(
     *,
     key: PRNGKeyArray,
 ) -> Int[Array, " quantities"]:
-    """How many draws are smaller; ties are broken at random."""
-    smaller = jnp.sum(draws < true, axis=0)
-    equal = jnp.sum(draws == true, axis=0)
-    return smaller + jax.random.randint(key, true.shape, 0, equal + 1)
+    """How many draws are smaller; ties are broken at random, those that rounding hides too.
+
+    All numbers are blurred by some roundings of their own size. Truth and draws alike, so that they
+    stay exchangeable; a slack within which numbers count as equal would not keep ranks uniform.
+    """
+    blur_key, tie_key = jax.random.split(key)
+    numbers = jnp.concatenate([true[None], draws])
+    noise = jax.random.uniform(blur_key, numbers.shape, numbers.dtype, -1.0, 1.0)
+    numbers = numbers * (1.0 + ROUNDINGS * jnp.finfo(numbers.dtype).eps * noise)
+    smaller = jnp.sum(numbers[1:] < numbers[0], axis=0)
+    equal = jnp.sum(numbers[1:] == numbers[0], axis=0)
+    return smaller + jax.random.randint(tie_key, true.shape, 0, equal + 1)
 
 
 def what_is_wrong(mean: float, spread: float, num_cases: int) -> str:

@@ -18,7 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
+from jaxfc.batching import map_in_batches
 from jaxfc.typing import Array, Float, Int, PRNGKeyArray
+
+# Samples that are simulated together.
+NUM_TOGETHER = 256
 
 
 def rank_counts(ranks: Int[Array, " cases"], num_ranks: int) -> Int[Array, " ranks"]:
@@ -62,7 +66,7 @@ def simulated_statistics(
         return band_statistic(rank_counts(ranks, num_ranks), tails)
 
     keys = jax.random.split(key, num_simulations)
-    return jax.lax.map(one, keys, batch_size=min(256, num_simulations))
+    return map_in_batches(one, keys, NUM_TOGETHER)
 
 
 def count_band(

@@ -29,6 +29,7 @@ from jaxfc.bayes.coefficient_algebra import (
 )
 from jaxfc.bayes.coefficient_levels import CoefficientProgram
 from jaxfc.bayes.coefficient_prior import CoefficientData, CoefficientPrior, correlations
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.state_space import StateSpace
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
@@ -50,7 +51,7 @@ class Drift(eqx.Module):
     in units of the prior spread of slopes. Intercepts move too if `alphas`; returns say little on
     paths of intercepts.
 
-    **Raises:** `ValueError` for unknown dynamics.
+    **Raises:** `ValueError` for unknown dynamics, a `size` or `memory` that is not positive.
     """
 
     dynamics: str = eqx.field(static=True, default="mean reverting")
@@ -61,6 +62,7 @@ class Drift(eqx.Module):
     def __check_init__(self):
         if self.dynamics not in DYNAMICS:
             raise ValueError(f"dynamics must be one of {DYNAMICS}, got {self.dynamics!r}.")
+        check_positive(self, "size", "memory")
 
     @property
     def reverts(self) -> bool:

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.arguments import refuse_sums, required_key
+from jaxfc.batching import map_in_batches
 from jaxfc.bayes.coefficient_algebra import Levels, LevelShares, level_shares
 from jaxfc.bayes.coefficient_drift import DriftingCoefficients, DriftState, coefficient_path
 from jaxfc.bayes.coefficient_levels import CoefficientProgram
 from jaxfc.bayes.coefficient_places import data_in_units
 from jaxfc.bayes.coefficient_prior import CoefficientScales
 from jaxfc.bayes.coefficient_regressors import RegressorLaw
-from jaxfc.bayes.draws import PosteriorDraws
+from jaxfc.bayes.draws import NUM_TOGETHER, PosteriorDraws
 from jaxfc.counts import check_counts
 from jaxfc.forecast import SampleForecast
 from jaxfc.model import Fitted
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxfc.bayes.coefficient_regression import HierarchicalRegression
-
-# Draws that are worked on at once.
-BATCH = 64
 
 
 class CoefficientPosterior(NamedTuple):
@@ -69,7 +67,7 @@ def posterior_summary(
         )
 
     keys = jax.random.split(key, draws.num_draws)
-    found = jax.lax.map(one, (draws.pooled(), keys), batch_size=min(BATCH, draws.num_draws))
+    found = map_in_batches(one, (draws.pooled(), keys), NUM_TOGETHER)
     cells = jnp.sum(program.data.observed)
     return found._replace(
         shares=jax.tree.map(lambda part: jnp.mean(part, axis=0), found.shares),
@@ -113,14 +111,13 @@ def returns_ahead(
     keys = jax.random.split(key, len(paths))
     assets = posterior.levels.assets, posterior.drift
     cases = (*assets, posterior.noise, posterior.degrees, paths, keys)
-    return jax.lax.map(one, cases, batch_size=min(BATCH, len(paths)))
+    return map_in_batches(one, cases, NUM_TOGETHER)
 
 
 @eqx.filter_jit
 def drift_ahead(program: DriftingCoefficients, draws: PosteriorDraws) -> DriftState:
     """Where moving coefficients are after the program's data, for every draw."""
-    batch = min(BATCH, draws.num_draws)
-    return jax.lax.map(program.ahead, draws.pooled(), batch_size=batch)
+    return map_in_batches(program.ahead, draws.pooled(), NUM_TOGETHER)
 
 
 class FittedHierarchicalRegression(Fitted):
@@ -209,8 +206,9 @@ class FittedHierarchicalRegression(Fitted):
         *,
         aggregation: AggregationRows | None = None,
     ) -> "FittedHierarchicalRegression":
-        """The same draws of the parameters: regressors go on from the last complete row of these
-        data, coefficients that move from what these data say on them."""
+        """The same draws of the parameters: regressors go on from their last complete row, over
+        the rows of these data that come after it; coefficients that move from what these data say
+        on them."""
         refuse_sums(aggregation, "HierarchicalRegression")
         places = list(self.model.known_places.factors)
         law = self.regressors.after(values[:, places], observed[:, places])

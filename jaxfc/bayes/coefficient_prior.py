@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from jaxfc.bayes.coefficient_algebra import LevelScales, RegressionEvidence
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.typing import Array, Bool, Float, Int, as_scalar
 
@@ -43,6 +44,8 @@ class CoefficientPrior(eqx.Module):
     `market_alpha`, `spread_alpha` are those of intercepts, `market_beta`, `spread_beta` those of
     slopes; the defaults say that an alpha is small beside the standard deviation of a row.
 
+    **Raises:** `ValueError` for a number that is not positive.
+
     Source: half-normal scales: Gelman (2006); correlations: Lewandowski, Kurowicka and Joe (2009).
     """
 
@@ -52,6 +55,10 @@ class CoefficientPrior(eqx.Module):
     spread_beta: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.5)
     concentration: Float[Array, ""] = eqx.field(converter=as_scalar, default=2.0)
     noise_spread: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.5)
+
+    def __check_init__(self):
+        check_positive(self, "market_alpha", "market_beta", "spread_alpha", "spread_beta")
+        check_positive(self, "concentration", "noise_spread")
 
     def market_scale(self, num_coefficients: int) -> Float[Array, " coefficients"]:
         """Prior standard deviations of the market's coefficients."""

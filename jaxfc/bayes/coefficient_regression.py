@@ -75,7 +75,8 @@ class HierarchicalRegression(Model):
     `StudentErrors()`. `prior` is in units of the data's own scales (see `CoefficientPrior`).
 
     Forecasts are joint draws of all series, one for each draw of the posterior; regressors follow
-    a law of their own, independent rows or a VAR(1) (`regressor_lags` 0 or 1, see `RegressorLaw`).
+    a law of their own, independent rows or a VAR(1) (`regressor_lags` 0 or 1, see `RegressorLaw`)
+    that goes on over rows at the end in which a regressor is missing.
     The result is the verdict of `diagnose` on the draws, by `limits`.
 
     **Raises** (from `fit`): `ValueError` for unknown or missing names, constant or never observed

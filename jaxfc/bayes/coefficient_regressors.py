@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
 
 
 class RegressorLaw(eqx.Module):
@@ -19,7 +19,9 @@ class RegressorLaw(eqx.Module):
         S ~ inverse Wishart(R'R, rows - terms),     B | S ~ N(B_hat, S x (Z'Z)^{-1})
 
     `coefficients` B_hat (terms, factors), `root` C with C C' = (Z'Z)^{-1}, `residual_root` R' with
-    R'R the sum of squared residuals, `free` = rows - terms, `last` the last complete row.
+    R'R the sum of squared residuals, `free` = rows - terms, `last` the last complete row, `gap` how
+    many of the `num_rows` rows of the data come after it: a path goes on from the last of these.
+    What is observed of incomplete rows says nothing.
 
     Source: Zellner (1971), chapter 8.
     """
@@ -29,6 +31,8 @@ class RegressorLaw(eqx.Module):
     residual_root: Float[Array, "factors factors"]
     free: Float[Array, ""]
     last: Float[Array, " factors"]
+    gap: Int[Array, ""]
+    num_rows: int = eqx.field(static=True)
     num_lags: int = eqx.field(static=True)
 
     def draw(self, *, key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -46,10 +50,31 @@ class RegressorLaw(eqx.Module):
         return self.coefficients + self.root @ noise @ root.T, root
 
     def path(self, horizon: int, *, key: PRNGKeyArray) -> Float[Array, "horizon factors"]:
-        """One path of the rows after `last`, parameters drawn."""
-        draw_key, key = jax.random.split(key)
+        """One path of the rows after the data, parameters drawn."""
+        draw_key, key, gap_key = jax.random.split(key, 3)
         coefficients, root = self.draw(key=draw_key)
-        return self.roll(coefficients, root, self.last, horizon, key=key)
+        start = self.waited(coefficients, root, key=gap_key) if self.num_lags else self.last
+        return self.roll(coefficients, root, start, horizon, key=key)
+
+    def waited(
+        self,
+        coefficients: Float[Array, "terms factors"],
+        root: Float[Array, "factors factors"],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, " factors"]:
+        """A draw of the last row of the data at given parameters: `last`, or what it may have
+        become by then."""
+
+        def wait(row: Array, number: Array) -> tuple[Array, None]:
+            def after(row: Array) -> Array:
+                shock = jax.random.normal(jax.random.fold_in(key, number), row.shape, row.dtype)
+                return next_row(coefficients, row, root @ shock)
+
+            # A branch, so that a batch of draws pays for the rows of the gap only.
+            return jax.lax.cond(number < self.gap, after, lambda row: row, row), None
+
+        return jax.lax.scan(wait, self.last, jnp.arange(self.num_rows))[0]
 
     def roll(
         self,
@@ -66,7 +91,7 @@ class RegressorLaw(eqx.Module):
             return coefficients[0] + shocks
 
         def step(row: Array, shock: Array) -> tuple[Array, Array]:
-            row = coefficients[0] + row @ coefficients[1:] + shock
+            row = next_row(coefficients, row, shock)
             return row, row
 
         return jax.lax.scan(step, start, shocks)[1]
@@ -75,7 +100,8 @@ class RegressorLaw(eqx.Module):
         self, values: Float[Array, "time factors"], observed: Bool[Array, "time factors"]
     ) -> "RegressorLaw":
         """The same law after other rows."""
-        return dataclasses.replace(self, last=last_complete(values, observed))
+        last, gap = last_complete(values, observed)
+        return dataclasses.replace(self, last=last, gap=gap, num_rows=len(values))
 
 
 def regressor_law(
@@ -96,20 +122,32 @@ def regressor_law(
     factor = jnp.linalg.qr(padded, mode="r")
     of_terms = factor[:num_terms, :num_terms]
     identity = jnp.eye(num_terms, dtype=rows.dtype)
+    last, gap = last_complete(values, observed)
     return RegressorLaw(
         coefficients=solve_triangular(of_terms, factor[:num_terms, num_terms:]),
         root=solve_triangular(of_terms, identity),
         residual_root=factor[num_terms:, num_terms:][:size].T,
         free=jnp.sum(known).astype(rows.dtype) - num_terms,
-        last=last_complete(values, observed),
+        last=last,
+        gap=gap,
+        num_rows=len(values),
         num_lags=num_lags,
     )
 
 
 def last_complete(
     values: Float[Array, "time factors"], observed: Bool[Array, "time factors"]
-) -> Float[Array, " factors"]:
-    """The last row in which all regressors are observed."""
+) -> tuple[Float[Array, " factors"], Int[Array, ""]]:
+    """The last row in which all regressors are observed, and how many rows come after it."""
     complete = jnp.all(observed, axis=1)
-    place = len(complete) - 1 - jnp.argmax(jnp.flip(complete))
-    return jnp.where(observed, values, 0.0)[place]
+    gap = jnp.argmax(jnp.flip(complete))
+    return jnp.where(observed, values, 0.0)[len(complete) - 1 - gap], gap
+
+
+def next_row(
+    coefficients: Float[Array, "terms factors"],
+    row: Float[Array, " factors"],
+    shock: Float[Array, " factors"],
+) -> Float[Array, " factors"]:
+    """The row after `row` with this innovation."""
+    return coefficients[0] + row @ coefficients[1:] + shock

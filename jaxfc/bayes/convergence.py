@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
 
+from jaxfc.batching import map_in_batches
 from jaxfc.typing import Array, Float
 
 NUM_TOGETHER = 256
@@ -111,7 +112,7 @@ def each_quantity(
     def finite_or_nan(one: Array) -> Array:
         return jnp.where(jnp.all(jnp.isfinite(one)), function(one), jnp.nan)
 
-    found = jax.lax.map(finite_or_nan, flat, batch_size=min(NUM_TOGETHER, flat.shape[0]))
+    found = map_in_batches(finite_or_nan, flat, NUM_TOGETHER)
     return found.reshape(*shape, *found.shape[1:])
 
 

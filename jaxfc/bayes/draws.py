@@ -6,9 +6,13 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 
+from jaxfc.batching import map_in_batches
 from jaxfc.bayes.program import Parameters, Program
 from jaxfc.results import RESULTS
-from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
+from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+NUM_TOGETHER = 64
+"""Draws that are worked on together."""
 
 
 class Tuned(eqx.Module):
@@ -58,11 +62,16 @@ class PosteriorDraws(eqx.Module):
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.parameters)
 
     def map(self, function: Callable[[Parameters], Parameters]) -> Parameters:
-        """`function` of the parameters of every draw, one draw after the other in memory-sized
-        batches; (chains, draws, ...)."""
-        flat = jax.lax.map(function, self.pooled(), batch_size=min(64, self.num_draws))
-        chains = self.num_chains
-        return jax.tree.map(lambda x: x.reshape(chains, -1, *x.shape[1:]), flat)
+        """`function` of the parameters of every draw, (chains, draws, ...)."""
+        return map_draws(function, self.parameters)
+
+
+def map_draws(function: Callable[[PyTree], PyTree], draws: PyTree) -> PyTree:
+    """`function` of every draw in memory-sized batches; (chains, draws, ...) before and after."""
+    chains, number = jax.tree.leaves(draws)[0].shape[:2]
+    flat = jax.tree.map(lambda x: x.reshape(chains * number, *x.shape[2:]), draws)
+    answers = map_in_batches(function, flat, NUM_TOGETHER)
+    return jax.tree.map(lambda x: x.reshape(chains, number, *x.shape[1:]), answers)
 
 
 class Inference(eqx.Module):

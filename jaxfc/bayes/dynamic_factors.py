@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.arguments import refuse_sums, required_key
+from jaxfc.batching import map_in_batches
 from jaxfc.bayes.diagnostics import Limits, judged
-from jaxfc.bayes.draws import Inference, PosteriorDraws
+from jaxfc.bayes.draws import NUM_TOGETHER, Inference, PosteriorDraws
 from jaxfc.bayes.dynamic_factors_gibbs import FactorGibbs
 from jaxfc.bayes.dynamic_factors_panel import (
     SeriesScale,
@@ -31,9 +32,6 @@ from jaxfc_kernels.semidefinite import semidefinite_chol
 
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
-
-# Draws that are worked on side by side.
-BATCH = 64
 
 
 class CommonPart(NamedTuple):
@@ -84,7 +82,7 @@ class FittedBayesianFactors(Fitted):
         num_draws = self.draws.num_draws
         keys = jax.random.split(state_key, num_draws), jax.random.split(path_key, num_draws)
         cases = self.draws.pooled(), self.state_means, self.state_covs, *keys
-        paths = jax.lax.map(ahead, cases, batch_size=min(BATCH, num_draws))
+        paths = map_in_batches(ahead, cases, NUM_TOGETHER)
         return SampleForecast(self.units.restore(paths))
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
@@ -224,8 +222,7 @@ def last_states(
     def one(parameters: Parameters) -> tuple[Array, Array, Array]:
         return *program.last_state(parameters), program.log_likelihood(parameters)
 
-    num_draws = pooled["intercept"].shape[0]
-    means, covs, logliks = jax.lax.map(one, pooled, batch_size=min(BATCH, num_draws))
+    means, covs, logliks = map_in_batches(one, pooled, NUM_TOGETHER)
     return means, covs, jnp.mean(logliks)
 
 

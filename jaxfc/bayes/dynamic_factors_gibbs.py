@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-from jaxfc.bayes.draws import Inference, PosteriorDraws
+from jaxfc.bayes.draws import Inference, PosteriorDraws, map_draws
 from jaxfc.bayes.dynamic_factors_program import DynamicFactorProgram, posterior_var
 from jaxfc.bayes.program import Parameters, Program
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, SUCCESSFUL, select
-from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
+from jaxfc.typing import Array, Bool, Float, PRNGKeyArray, as_scalar
 from jaxfc_kernels.block_tridiagonal import sample
 from jaxfc_kernels.collapse import packed_outer, unpack
 from jaxfc_kernels.var_precision import stationary_block_cov
@@ -40,7 +40,7 @@ class FactorGibbs(Inference):
     num_draws: int = eqx.field(static=True, default=1000)
     num_warmup: int = eqx.field(static=True, default=500)
     thin: int = eqx.field(static=True, default=1)
-    jitter: float | Float[Array, ""] = 0.1
+    jitter: Float[Array, ""] = eqx.field(default=0.1, converter=as_scalar)
 
     def __check_init__(self):
         check_counts(
@@ -60,20 +60,16 @@ class FactorGibbs(Inference):
         parameters, moved = jax.vmap(lambda k: self.chain(program, start, key=k))(
             jax.random.split(key, self.num_chains)
         )
-        shape = self.num_chains, self.num_draws
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parameters)
-        log_density = jax.lax.map(
-            lambda p: program.log_density(program.unconstrain(p)),
-            flat,
-            batch_size=min(64, self.num_chains * self.num_draws),
-        ).reshape(shape)
+        log_density = map_draws(
+            lambda drawn: program.log_density(program.unconstrain(drawn)), parameters
+        )
         finite = jnp.all(jnp.isfinite(log_density))
         zeros = jnp.zeros(self.num_chains, log_density.dtype)
         return PosteriorDraws(
             parameters=parameters,
             log_density=log_density,
             energy=-log_density,
-            divergent=jnp.zeros(shape, bool),
+            divergent=jnp.zeros(log_density.shape, bool),
             moved=moved,
             step_size=zeros,
             num_leapfrogs=zeros,
@@ -89,7 +85,7 @@ class FactorGibbs(Inference):
         start_key, key = jax.random.split(key)
         position, named = ravel_pytree(program.unconstrain(start))
         noise = jax.random.normal(start_key, position.shape, position.dtype)
-        jittered = program.constrain(named(position + self.jitter * noise))
+        jittered = program.constrain(named(position + self.jitter.astype(noise.dtype) * noise))
         # The start's VAR is stationary, a jittered one may not be.
         kept = {name: start[name] for name in ("innovation_cov", "coefficients")}
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from jaxfc.bayes.dynamic_factors_panel import StandardPanel
+from jaxfc.bayes.prior_checks import check_not_negative, check_positive
 from jaxfc.bayes.program import Parameters, Priors, Program
 from jaxfc.state_space import StateSpace
-from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 from jaxfc_kernels.block_tridiagonal import Factorisation, factorise, matvec
 from jaxfc_kernels.collapse import collapse_diagonal
 from jaxfc_kernels.lyapunov import companion, stationary_cov
@@ -31,18 +32,26 @@ class FactorPrior(eqx.Module):
     to stationary VARs. The loadings' scale says in which units the factors are measured and
     nothing else: another one maps to this one by W to c W, f to f / c, Q to Q / c^2.
 
+    **Raises:** `ValueError` for numbers that are not positive (`decay`: negative, `first_lag`: may
+    be any).
+
     Source: Litterman (1986); Kadiyala and Karlsson (1997); Banbura, Giannone and Reichlin (2010).
     """
 
-    loading_scale: float | Float[Array, ""] = 1.0
-    intercept_scale: float | Float[Array, ""] = 1.0
-    error_shape: float | Float[Array, ""] = 2.0
-    error_scale: float | Float[Array, ""] = 0.5
-    innovation_scale: float | Float[Array, ""] = 0.3
-    innovation_degrees: float | Float[Array, ""] = 3.0
-    first_lag: float | Float[Array, ""] = 0.0
-    tightness: float | Float[Array, ""] = 0.5
-    decay: float | Float[Array, ""] = 1.0
+    loading_scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    intercept_scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+    error_shape: Float[Array, ""] = eqx.field(default=2.0, converter=as_scalar)
+    error_scale: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
+    innovation_scale: Float[Array, ""] = eqx.field(default=0.3, converter=as_scalar)
+    innovation_degrees: Float[Array, ""] = eqx.field(default=3.0, converter=as_scalar)
+    first_lag: Float[Array, ""] = eqx.field(default=0.0, converter=as_scalar)
+    tightness: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
+    decay: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
+
+    def __check_init__(self):
+        check_positive(self, "loading_scale", "intercept_scale", "error_shape", "error_scale")
+        check_positive(self, "innovation_scale", "innovation_degrees", "tightness")
+        check_not_negative(self, "decay")
 
     def var_law(self, num_lags: int, num_factors: int) -> "VarLaw":
         """The normal-inverse-Wishart law of the VAR's coefficients and innovation covariance."""

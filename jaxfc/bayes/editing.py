@@ -80,10 +80,10 @@ def with_capped(
 ) -> Draws:
     """Values below `lower` or above `upper` become those: a bid, a limit, a floor.
 
-    **Raises:** `ValueError` if a lower bound is above its upper one.
+    **Raises:** `ValueError` if a lower bound is above its upper one, or one is not a number.
     """
-    if np.any(np.asarray(lower) > np.asarray(upper)):
-        raise ValueError(f"lower {lower} is above upper {upper}.")
+    if not np.all(np.asarray(lower) <= np.asarray(upper)):
+        raise ValueError(f"lower {lower} is above upper {upper}, or one of them is NaN.")
     return changed(forecast, series, lambda part: jnp.clip(part, lower, upper), names, from_step)
 
 
@@ -147,8 +147,8 @@ def changed(
 ) -> Draws:
     """The forecast with `change` of (draws, steps from `from_step`, series) put in its place.
 
-    **Raises:** `ValueError` for unknown series or a step outside the horizon, `TypeError` for a
-    forecast that is not made of draws.
+    **Raises:** `ValueError` for unknown series, one named twice or a step outside the horizon,
+    `TypeError` for a forecast that is not made of draws.
     """
     if not isinstance(forecast, SampleForecast | WeightedForecast):
         raise TypeError(
@@ -183,4 +183,7 @@ def positions(series: Series, names: "Panel | Sequence[str] | None", num_series:
             places.append(int(one) % num_series)
         else:
             raise ValueError(f"position {one} is out of range for {num_series} series.")
+    twice = [one for one, place in zip(wanted, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise ValueError(f"series {twice[0]!r} is named twice; name every series once.")
     return places

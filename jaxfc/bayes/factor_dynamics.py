@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from numpyro import distributions as dist
 
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 from jaxfc_kernels.constants import LOG_2PI
@@ -152,6 +153,9 @@ class FirstOrder(FactorDynamics):
 
     scale: Float[Array, ""] = eqx.field(default=0.2, converter=as_scalar)
 
+    def __check_init__(self):
+        check_positive(self, "scale")
+
     @property
     def num_lags(self) -> int:
         return 1
@@ -197,6 +201,7 @@ class Momentum(FactorDynamics):
     last: int = eqx.field(static=True, default=12)
 
     def __check_init__(self):
+        check_positive(self, "scale", "momentum_scale")
         if not 2 <= self.first <= self.last:
             raise ValueError(
                 f"momentum takes lags first..last with 2 <= first <= last, got {self.first} and "
@@ -265,6 +270,9 @@ class VectorFirstOrder(FactorDynamics):
     """
 
     scale: Float[Array, ""] = eqx.field(default=0.2, converter=as_scalar)
+
+    def __check_init__(self):
+        check_positive(self, "scale")
 
     @property
     def num_lags(self) -> int:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from jaxfc.bayes.autoregression import path_after, stationary_path
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 from jaxfc_kernels.constants import LOG_2PI
@@ -73,6 +74,9 @@ class RecentScale(FactorScale):
 
     scale: Float[Array, ""] = eqx.field(default=0.3, converter=as_scalar)
 
+    def __check_init__(self):
+        check_positive(self, "scale")
+
     def priors(self, num_rows: int) -> Priors:
         law = dist.Normal(0.0, self.scale)
         return {"market_volatility_effect": lambda _: law}
@@ -121,6 +125,9 @@ class StochasticScale(FactorScale):
     """
 
     scale: Float[Array, ""] = eqx.field(default=0.3, converter=as_scalar)
+
+    def __check_init__(self):
+        check_positive(self, "scale")
 
     def priors(self, num_rows: int) -> Priors:
         persistence, spread = dist.Beta(20.0, 2.0), dist.HalfNormal(self.scale)

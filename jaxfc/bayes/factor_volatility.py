@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.arguments import refuse_sums, required_key
+from jaxfc.batching import map_in_batches
 from jaxfc.bayes.autoregression import path_after
 from jaxfc.bayes.diagnostics import Limits, judged
-from jaxfc.bayes.draws import Inference, PosteriorDraws
+from jaxfc.bayes.draws import NUM_TOGETHER, Inference, PosteriorDraws
 from jaxfc.bayes.dynamic_factors_panel import (
     SeriesScale,
     StandardPanel,
@@ -45,8 +46,6 @@ from jaxfc_kernels.aggregation import AggregationRows
 if TYPE_CHECKING:
     from jaxfc.panel import Panel
 
-# Draws that are worked on side by side.
-BATCH = 64
 FEWEST_ROWS = 10
 
 
@@ -96,7 +95,7 @@ class FittedFactorVolatility(Fitted):
         num_draws = self.draws.num_draws
         keys = jax.random.split(state_key, num_draws), jax.random.split(path_key, num_draws)
         cases = static(self.draws.pooled()), self.state, *keys
-        return SampleForecast(jax.lax.map(ahead, cases, batch_size=min(BATCH, num_draws)))
+        return SampleForecast(map_in_batches(ahead, cases, NUM_TOGETHER))
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         """One path of the model at one posterior draw picked at random, from its stationary law;
@@ -183,8 +182,7 @@ class FittedFactorVolatility(Fitted):
 
     def each_draw(self, function):
         """`function` of the parameters of every draw, without their paths."""
-        pooled = static(self.draws.pooled())
-        return jax.lax.map(function, pooled, batch_size=min(BATCH, self.draws.num_draws))
+        return map_in_batches(function, static(self.draws.pooled()), NUM_TOGETHER)
 
     def mean_of_draws(self, function, whole: bool = False):
         """The mean of `function` over draws, of which it keeps one at a time."""

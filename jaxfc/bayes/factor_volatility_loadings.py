@@ -4,9 +4,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
-from jaxfc.bayes.loading_priors import LoadingPrior
+from jaxfc.bayes.loading_priors import LoadingPrior, as_pair
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors
-from jaxfc.typing import Array, Float
+from jaxfc.typing import Array, Float, as_scalar
 
 
 class NormalGamma(LoadingPrior):
@@ -20,15 +21,19 @@ class NormalGamma(LoadingPrior):
     """
 
     rows: bool = eqx.field(static=True, default=True)
-    shape: float | Float[Array, ""] = 0.5
-    strength: tuple[float, float] = eqx.field(static=True, default=(1.0, 1.0))
+    shape: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
+    strength: Float[Array, "2"] = eqx.field(default=(1.0, 1.0), converter=as_pair)
+
+    def __check_init__(self):
+        check_positive(self, "shape", "strength")
 
     def groups(self, num_series: int, num_factors: int) -> tuple[int, int]:
         """Shape of r."""
         return (num_series, 1) if self.rows else (1, num_factors)
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
-        rates = dist.Gamma(*self.strength).expand(list(self.groups(num_series, num_factors)))
+        strength, rate = self.strength
+        rates = dist.Gamma(strength, rate).expand(list(self.groups(num_series, num_factors)))
 
         def variances(parameters: Parameters) -> dist.Distribution:
             rate = 0.5 * self.shape * parameters["loading_rate"]

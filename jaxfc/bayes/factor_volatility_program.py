@@ -8,9 +8,10 @@ from numpyro.distributions.transforms import AffineTransform
 
 from jaxfc.bayes.autoregression import stationary_path
 from jaxfc.bayes.dynamic_factors_panel import StandardPanel
-from jaxfc.bayes.loading_priors import LearnedScale, LoadingPrior
+from jaxfc.bayes.loading_priors import LearnedScale, LoadingPrior, as_pair
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors, Program
-from jaxfc.typing import Array, Float, PRNGKeyArray
+from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 from jaxfc_kernels.collapse import packed_outer, unpack
 from jaxfc_kernels.constants import LOG_2PI
 from jaxfc_kernels.small_matrix import fastest_implementation, spd_inverse
@@ -29,17 +30,23 @@ class VolatilityPrior(eqx.Module):
 
     `loadings`: any `LoadingPrior`, e.g. `LearnedScale()` (a scale by factor) or `NormalGamma()`.
 
+    **Raises:** `ValueError` for numbers that are not positive (`level` may be any).
+
     Source: Kim, Shephard and Chib (1998) for phi; Kastner and Fruehwirth-Schnatter (2014) for
     sigma, whose density at zero is positive; Juarez and Steel (2010) for nu.
     """
 
     loadings: LoadingPrior = eqx.field(default_factory=LearnedScale)
-    intercept_scale: float | Float[Array, ""] = 0.5
-    level: float | Float[Array, ""] = -1.0
-    level_scale: float | Float[Array, ""] = 2.0
-    persistence: tuple[float, float] = eqx.field(static=True, default=(20.0, 1.5))
-    factor_sigma: float | Float[Array, ""] = 0.5
-    error_sigma: float | Float[Array, ""] = 0.5
+    intercept_scale: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
+    level: Float[Array, ""] = eqx.field(default=-1.0, converter=as_scalar)
+    level_scale: Float[Array, ""] = eqx.field(default=2.0, converter=as_scalar)
+    persistence: Float[Array, "2"] = eqx.field(default=(20.0, 1.5), converter=as_pair)
+    factor_sigma: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
+    error_sigma: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
+
+    def __check_init__(self):
+        check_positive(self, "intercept_scale", "level_scale", "persistence")
+        check_positive(self, "factor_sigma", "error_sigma")
 
 
 class FactorVolatilityProgram(Program):

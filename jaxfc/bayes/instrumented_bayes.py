@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from jaxfc.batching import map_in_batches
 from jaxfc.bayes.asset_returns import MEDIAN_DOF, student_log_density
 from jaxfc.bayes.coordinates import BesideFactors, InCoordinates, root_of_path
-from jaxfc.bayes.draws import PosteriorDraws
+from jaxfc.bayes.draws import NUM_TOGETHER, PosteriorDraws
 from jaxfc.bayes.factor_dynamics import (
     FactorDynamics,
     FactorPath,
@@ -26,6 +27,7 @@ from jaxfc.bayes.factor_dynamics import (
 )
 from jaxfc.bayes.instrumented_als import AlternatingLeastSquares
 from jaxfc.bayes.instrumented_portfolios import einsum, managed_portfolios
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors, Program
 from jaxfc.counts import check_counts
 from jaxfc.forecast import SampleForecast
@@ -97,6 +99,7 @@ class InstrumentedProgram(Program):
 
     def __check_init__(self):
         check_counts(num_factors=self.num_factors)
+        check_positive(self, "premium_scale")
         size = self.data.characteristic_scale.shape[-1]
         if self.num_factors > size:
             raise ValueError(
@@ -306,5 +309,4 @@ def instrumented_draws(
     def path(case: tuple[Parameters, PRNGKeyArray]) -> Array:
         return program.ahead(case[0], characteristics, horizon, key=case[1])
 
-    size = min(64, draws.num_draws)
-    return SampleForecast(jax.lax.map(path, (draws.pooled(), keys), batch_size=size))
+    return SampleForecast(map_in_batches(path, (draws.pooled(), keys), NUM_TOGETHER))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfc.bayes.approximation import Law, LowRankLaw, PrecisionLaw, law_draws
+from jaxfc.batching import map_in_batches
+from jaxfc.bayes.approximation import LocalLaw, LowRankLaw, PrecisionLaw, law_draws
 from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.program import Program
 from jaxfc.counts import check_counts
@@ -20,6 +21,8 @@ NUM_TOGETHER = 16
 """Columns of the Hessian that are computed together."""
 MEMORY = 10
 MAX_SEARCH_STEPS = 20
+# Nats that a Newton step may still promise at a mode.
+FAR_FROM_MODE = 0.01
 
 
 class Curvature(eqx.Module):
@@ -28,7 +31,7 @@ class Curvature(eqx.Module):
     @abc.abstractmethod
     def law(
         self, log_density: Callable[[Array], Array], mode: Float[Array, " size"]
-    ) -> tuple[Law, Bool[Array, ""]]:
+    ) -> tuple[LocalLaw, Bool[Array, ""]]:
         """The normal law at the mode, and whether the density falls in every direction."""
 
 
@@ -38,7 +41,7 @@ class DenseHessian(Curvature):
 
     def law(
         self, log_density: Callable[[Array], Array], mode: Float[Array, " size"]
-    ) -> tuple[Law, Bool[Array, ""]]:
+    ) -> tuple[LocalLaw, Bool[Array, ""]]:
         columns = hessian_columns(log_density, mode, lambda column, _: column)
         precision = -(columns + columns.T) / 2
         chol = jnp.linalg.cholesky(precision)
@@ -54,7 +57,7 @@ class DiagonalHessian(Curvature):
 
     def law(
         self, log_density: Callable[[Array], Array], mode: Float[Array, " size"]
-    ) -> tuple[Law, Bool[Array, ""]]:
+    ) -> tuple[LocalLaw, Bool[Array, ""]]:
         precisions = -hessian_columns(log_density, mode, lambda column, place: column[place])
         usable = jnp.all(precisions > 0)
         log_scale = -0.5 * jnp.log(jnp.where(usable, precisions, 1))
@@ -67,10 +70,13 @@ class Laplace(Inference):
         x ~ N(mode, (-H)^-1),   H the second derivatives of ln p(data, x) at the mode
 
     The mode is searched by L-BFGS from the program's start in at most `max_steps` steps, until a
-    step promises less than `tolerance` nats. The result code says `nonlinear_max_steps_reached` if
-    it was not found, `indefinite_curvature` if the density does not fall in every direction there
-    (draws are then of no use), and `poor_approximation` if Pareto k is above `max_pareto_k`, a
-    warning as for `MeanFieldNormal`.
+    step gains less than `tolerance` nats by its slope. The result code says
+    `nonlinear_max_steps_reached` if more steps were needed, `mode_not_found` if the search
+    got stuck where a Newton step promises more than 0.01 nats (or than rounding explains), at an
+    edge of the support or where curvatures differ too much, and `indefinite_curvature` if the
+    density does not fall in every direction there (draws are then of no use in all three cases). It
+    says `poor_approximation` if Pareto k is above `max_pareto_k`, a warning as for
+    `MeanFieldNormal`.
 
     Source: Tierney and Kadane (1986).
     """
@@ -92,8 +98,12 @@ class Laplace(Inference):
 
         found = find_mode(log_density, start, self.max_steps, self.tolerance)
         law, falls = self.curvature.law(log_density, found.position)
+        value, slope = jax.value_and_grad(log_density)(found.position)
+        rounding = 100 * jnp.finfo(start.dtype).eps * (1 + jnp.abs(value))
+        at_mode = law.promise(slope) < jnp.maximum(FAR_FROM_MODE, rounding)
+        result = select(at_mode, SUCCESSFUL, cast(RESULTS, RESULTS.mode_not_found))
         stopped = cast(RESULTS, RESULTS.nonlinear_max_steps_reached)
-        result = select(found.converged, SUCCESSFUL, stopped)
+        result = select(found.ended, result, stopped)
         result = select(falls, result, cast(RESULTS, RESULTS.indefinite_curvature))
         return law_draws(
             program, law, self.num_draws, self.max_pareto_k, found.num_steps, result, key=key
@@ -101,11 +111,12 @@ class Laplace(Inference):
 
 
 class Mode(NamedTuple):
-    """Where a search for the highest density ended."""
+    """Where a search for the highest density ended, and whether it did so by itself: where no step
+    gains anything any more, be it a mode or not."""
 
     position: Float[Array, " size"]
     num_steps: Int[Array, ""]
-    converged: Bool[Array, ""]
+    ended: Bool[Array, ""]
 
 
 def find_mode(
@@ -114,7 +125,8 @@ def find_mode(
     max_steps: int,
     tolerance: Float[Array, ""],
 ) -> Mode:
-    """The nearest maximum of a density by L-BFGS, until a step promises less than `tolerance`."""
+    """The nearest maximum of a density by L-BFGS, until a step gains less than `tolerance` by the
+    slope before it; nothing, where the line search finds no way up."""
     step, first = lbfgs_steps(log_density, start, MEMORY)
 
     def go_on(carry: tuple[Array, PyTree, Array, Array]) -> Array:
@@ -168,4 +180,4 @@ def hessian_columns(
         direction = jnp.zeros_like(at).at[place].set(1)
         return kept(jax.jvp(gradient, (at,), (direction,))[1], place)
 
-    return jax.lax.map(column, jnp.arange(at.size), batch_size=min(NUM_TOGETHER, at.size))
+    return map_in_batches(column, jnp.arange(at.size), NUM_TOGETHER)

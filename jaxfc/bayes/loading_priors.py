@@ -13,6 +13,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from numpyro import distributions as dist
 
+from jaxfc.bayes.prior_checks import check_positive
 from jaxfc.bayes.program import Parameters, Priors
 from jaxfc.typing import Array, Float, as_scalar
 
@@ -31,6 +32,11 @@ class LoadingPrior(eqx.Module):
         """Values of all of them that go with `loadings`."""
 
 
+def as_pair(values: tuple[float, float] | Array) -> Float[Array, "2"]:
+    """Two numbers as an array, so that others do not recompile a program."""
+    return jnp.asarray(values, dtype=jnp.result_type(float))
+
+
 def column_scale(loadings: Loadings) -> Float[Array, " factors"]:
     """Root mean squares of the columns, no smaller than 0.02, to start from."""
     return jnp.maximum(jnp.sqrt(jnp.mean(loadings**2, axis=0)), 0.02)
@@ -45,6 +51,9 @@ class FixedScale(LoadingPrior):
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
     dof: Float[Array, ""] = eqx.field(default=10.0, converter=as_scalar)
 
+    def __check_init__(self):
+        check_positive(self, "scale", "dof")
+
     def priors(self, num_series: int, num_factors: int) -> Priors:
         law = dist.StudentT(self.dof, 0.0, self.scale).expand([num_series, num_factors])
         return {"loadings": lambda _: law}
@@ -58,6 +67,9 @@ class LearnedScale(LoadingPrior):
 
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_scalar)
     dof: Float[Array, ""] = eqx.field(default=10.0, converter=as_scalar)
+
+    def __check_init__(self):
+        check_positive(self, "scale", "dof")
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
         scales = dist.HalfNormal(self.scale).expand([num_factors])
@@ -81,6 +93,9 @@ class MultiplicativeGamma(LoadingPrior):
 
     first: Float[Array, ""] = eqx.field(default=2.0, converter=as_scalar)
     later: Float[Array, ""] = eqx.field(default=3.0, converter=as_scalar)
+
+    def __check_init__(self):
+        check_positive(self, "first", "later")
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
         shape = jnp.full(num_factors, jnp.asarray(self.later)).at[0].set(self.first)
@@ -107,6 +122,9 @@ class Horseshoe(LoadingPrior):
 
     scale: Float[Array, ""] = eqx.field(default=0.5, converter=as_scalar)
     slab: Float[Array, ""] = eqx.field(default=2.0, converter=as_scalar)
+
+    def __check_init__(self):
+        check_positive(self, "scale", "slab")
 
     def priors(self, num_series: int, num_factors: int) -> Priors:
         shape = [num_series, num_factors]

@@ -5,6 +5,8 @@ mass, paths are as long as they need to be. Chains in a batch wait for the longe
 `vectorised=False` runs one after the other, which on a processor is often faster.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import cast
 
 import equinox as eqx
@@ -13,18 +15,16 @@ import jax.numpy as jnp
 from numpyro.infer import NUTS as NoUTurnKernel
 from numpyro.infer.hmc import HMCState
 
+from jaxfc.bayes.blockwise import BlockwiseInference, Trace, traced_draws
 from jaxfc.bayes.diagnostics import Limits, frozen_chains
-from jaxfc.bayes.draws import Inference, PosteriorDraws
+from jaxfc.bayes.draws import PosteriorDraws
 from jaxfc.bayes.program import Program
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, SUCCESSFUL, select
-from jaxfc.typing import Array, Float, Int, PRNGKeyArray, as_scalar
-
-NUM_TOGETHER = 64
-"""Draws whose parameters are computed together."""
+from jaxfc.typing import Array, Float, Int, PRNGKeyArray, PyTree, as_scalar
 
 
-class NUTS(Inference):
+class NUTS(BlockwiseInference):
     """The no-U-turn sampler (Hoffman and Gelman 2014) with windowed adaptation.
 
     `target_accept` is the mean acceptance that a chain tunes its step size to, from `step_size`;
@@ -55,44 +55,49 @@ class NUTS(Inference):
         if self.num_warmup < 0:
             raise ValueError(f"num_warmup must not be negative, got {self.num_warmup}.")
 
-    def sample(self, program: Program, *, key: PRNGKeyArray) -> PosteriorDraws:
-        start, named = program.flat()
-
-        def chain(key: PRNGKeyArray) -> tuple[HMCState, Array]:
-            return self.one_chain(lambda x: -program.log_density(named(x)), start, key=key)
-
+    def begun(self, program: Program, *, key: PRNGKeyArray) -> HMCState:
         keys = jax.random.split(key, self.num_chains)
-        states, moved = jax.vmap(chain)(keys) if self.vectorised else jax.lax.map(chain, keys)
-        parameters = jax.lax.map(
-            lambda x: program.constrain(named(x)),
-            states.z.reshape(-1, start.size),
-            batch_size=min(NUM_TOGETHER, self.num_chains * self.num_draws),
-        )
-        shape = self.num_chains, self.num_draws
-        draws = PosteriorDraws(
-            parameters=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), parameters),
-            log_density=-states.potential_energy,
-            energy=states.energy,
-            divergent=states.diverging,
-            moved=moved,
-            step_size=states.adapt_state.step_size[:, -1],
-            num_leapfrogs=jnp.mean(states.num_steps.astype(start.dtype), axis=1),
-            pareto_k=jnp.asarray(jnp.nan, start.dtype),
-            num_steps=jnp.asarray(self.num_warmup + self.num_draws),
-            result=SUCCESSFUL,
-        )
+        return self.each_chain(lambda key: self.prepared(program, key=key)[1], keys)
+
+    def advanced(
+        self, program: Program, state: HMCState, numbers: Int[Array, " steps"]
+    ) -> tuple[HMCState, Trace]:
+        def chain(state: HMCState) -> tuple[HMCState, Trace]:
+            # A kernel of NumPyro moves once it was told the length of the warm-up.
+            kernel, _ = self.prepared(program, key=state.rng_key)
+
+            def advance(state: HMCState, _: Int[Array, ""]) -> tuple[HMCState, Trace]:
+                after = cast(HMCState, kernel.sample(state, (), {}))
+                return after, Trace(
+                    position=after.z,
+                    log_density=-after.potential_energy,
+                    energy=after.energy,
+                    divergent=after.diverging,
+                    moved=jnp.any(after.z != state.z),
+                    num_leapfrogs=after.num_steps,
+                )
+
+            return jax.lax.scan(advance, state, numbers)
+
+        return self.each_chain(chain, state)
+
+    def concluded(self, program: Program, state: HMCState, trace: Trace) -> PosteriorDraws:
+        draws = traced_draws(program, trace, state.adapt_state.step_size, self.num_steps)
         frozen = jnp.any(frozen_chains(draws, Limits()))
+        # All of the state is read: with a part of it unread, a program that holds all transitions
+        # would be compiled otherwise than one for a block of them, and round otherwise.
+        numbers = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
         finite = jnp.all(jnp.isfinite(draws.log_density))
+        finite &= jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in numbers]))
         result = select(frozen, cast(RESULTS, RESULTS.frozen_chain), SUCCESSFUL)
         result = select(finite, result, cast(RESULTS, RESULTS.diverged))
-        return eqx.tree_at(lambda d: d.result, draws, result)
+        return dataclasses.replace(draws, result=result)
 
-    def one_chain(
-        self, potential, start: Float[Array, " size"], *, key: PRNGKeyArray
-    ) -> tuple[HMCState, Array]:
-        """The states of a chain after its warm-up, and which transitions led elsewhere."""
+    def prepared(self, program: Program, *, key: PRNGKeyArray) -> tuple[NoUTurnKernel, HMCState]:
+        """The kernel of a chain, and the state that it begins with."""
+        start, named = program.flat()
         kernel = NoUTurnKernel(
-            potential_fn=potential,
+            potential_fn=lambda x: -program.log_density(named(x)),
             step_size=cast(float, self.step_size.astype(start.dtype)),
             target_accept_prob=cast(float, self.target_accept.astype(start.dtype)),
             dense_mass=self.dense_mass,
@@ -101,25 +106,8 @@ class NUTS(Inference):
         noise_key, chain_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, start.shape, start.dtype)
         begin = start + self.jitter.astype(start.dtype) * noise
-        first = kernel.init(chain_key, self.num_warmup, begin)
+        return kernel, cast(HMCState, kernel.init(chain_key, self.num_warmup, begin))
 
-        def advance(state: HMCState, _: Int[Array, ""]) -> tuple[HMCState, tuple[HMCState, Array]]:
-            after = cast(HMCState, kernel.sample(state, (), {}))
-            return after, (slim(after), jnp.any(after.z != state.z))
-
-        num_steps = self.num_warmup + self.num_draws
-        _, found = jax.lax.scan(advance, first, jnp.arange(num_steps))
-        return jax.tree.map(lambda x: x[self.num_warmup :], found)
-
-
-def slim(state: HMCState) -> HMCState:
-    """A state without what is as large as the mass matrix or never read again."""
-    adapted = state.adapt_state._replace(
-        inverse_mass_matrix=None,
-        mass_matrix_sqrt=None,
-        mass_matrix_sqrt_inv=None,
-        ss_state=None,
-        mm_state=None,
-        rng_key=None,
-    )
-    return state._replace(z_grad=None, r=None, adapt_state=adapted, rng_key=None)
+    def each_chain(self, function: Callable[[PyTree], PyTree], over: PyTree) -> PyTree:
+        """`function` for every chain, in a batch or one after the other."""
+        return jax.vmap(function)(over) if self.vectorised else jax.lax.map(function, over)

@@ -9,6 +9,7 @@ Source: Duane et al. (1987); dual averaging: Hoffman and Gelman (2014), section 
 regularised variances: Stan's reference manual; jittered lengths: Neal (2011), section 5.4.
 """
 
+import dataclasses
 from typing import NamedTuple, cast
 
 import equinox as eqx
@@ -26,7 +27,8 @@ from jaxfc.bayes.adaptation import (
     start_average,
     update_average,
 )
-from jaxfc.bayes.draws import Inference, PosteriorDraws, Tuned
+from jaxfc.bayes.blockwise import BlockwiseInference, Trace, traced_draws
+from jaxfc.bayes.draws import PosteriorDraws, Tuned
 from jaxfc.bayes.program import Program
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, SUCCESSFUL, select
@@ -55,6 +57,14 @@ class Learning(NamedTuple):
     variance: Float[Array, " size"]
 
 
+class State(NamedTuple):
+    """Chains, what they learnt, and the key of all their transitions."""
+
+    chains: Chains
+    learning: Learning
+    key: PRNGKeyArray
+
+
 class Move(NamedTuple):
     """What one transition of all chains tells."""
 
@@ -71,7 +81,7 @@ def as_length(num_leapfrogs: int | Array) -> Int[Array, ""]:
     return jnp.asarray(num_leapfrogs)
 
 
-class PooledHMC(Inference):
+class PooledHMC(BlockwiseInference):
     """Hamiltonian Monte Carlo with pooled adaptation.
 
     `num_leapfrogs` L is the mean length of a path in steps: each transition takes a number of steps
@@ -102,69 +112,61 @@ class PooledHMC(Inference):
                 "least 4."
             )
 
-    def sample(self, program: Program, *, key: PRNGKeyArray) -> PosteriorDraws:
-        start, named = program.flat()
-
-        def log_density(x: Float[Array, " size"]) -> Float[Array, ""]:
-            return program.log_density(named(x))
-
-        density = jax.vmap(jax.value_and_grad(log_density))
+    def begun(self, program: Program, *, key: PRNGKeyArray) -> State:
         start_key, move_key = jax.random.split(key)
-        chains, learning = self.started(start, density, key=start_key)
-        ends, short = window_ends(self.num_warmup)
-        if self.warm is not None:  # the mass is learnt already, and paths can be long at once
-            ends, short = np.zeros_like(ends), np.zeros_like(short)
-        num_steps = self.num_warmup + self.num_draws
-        schedule = (
-            jnp.arange(num_steps),
-            jnp.concatenate([jnp.asarray(ends), jnp.zeros(self.num_draws, bool)]),
-            jnp.concatenate([jnp.asarray(short), jnp.zeros(self.num_draws, bool)]),
-        )
+        start, _ = program.flat()
+        chains, learning = self.started(start, density_of(program), key=start_key)
+        return State(chains, learning, move_key)
 
-        def advance(carry: tuple[Chains, Learning], now: tuple[Array, Array, Array]):
-            chains, learning = carry
-            number, window_ends_here, is_short = now
-            momentum_key, accept_key = jax.random.split(jax.random.fold_in(move_key, number))
+    def advanced(
+        self, program: Program, state: State, numbers: Int[Array, " steps"]
+    ) -> tuple[State, Trace]:
+        density = density_of(program)
+        ends, short = (
+            jnp.asarray(np.append(when, np.zeros(self.num_draws, bool)))
+            for when in window_ends(self.num_warmup)
+        )
+        if self.warm is not None:  # the mass is learnt already, and paths can be long at once
+            ends, short = jnp.zeros_like(ends), jnp.zeros_like(short)
+
+        def advance(state: State, number: Int[Array, ""]) -> tuple[State, Trace]:
+            chains, learning, key = state
+            momentum_key, accept_key = jax.random.split(jax.random.fold_in(key, number))
             warming = number < self.num_warmup
             step_size = jnp.where(
                 warming, jnp.exp(learning.average.log_step), averaged_step(learning.average)
             )
-            mean_length = jnp.where(is_short, (self.num_leapfrogs + 2) // 3, self.num_leapfrogs)
+            mean_length = jnp.where(
+                short[number], (self.num_leapfrogs + 2) // 3, self.num_leapfrogs
+            )
             length = path_length(number, mean_length)
             chains, move = transition(
                 density, chains, step_size, learning.variance, length, momentum_key, accept_key
             )
-            learning = self.learnt(learning, chains, move, warming, window_ends_here)
-            return (chains, learning), (chains.position, chains.log_density, move, length)
+            learning = self.learnt(learning, chains, move, warming, ends[number])
+            trace = Trace(
+                position=chains.position,
+                log_density=chains.log_density,
+                energy=move.energy,
+                divergent=move.divergent,
+                moved=move.moved,
+                num_leapfrogs=jnp.full(self.num_chains, length),
+            )
+            return State(chains, learning, key), trace
 
-        (chains, learning), (positions, log_densities, moves, lengths) = jax.lax.scan(
-            advance, (chains, learning), schedule
-        )
-        kept = slice(self.num_warmup, None)
-        step_size = averaged_step(learning.average)
-        moved = moves.moved[kept].T
-        parameters = jax.lax.map(
-            lambda x: program.constrain(named(x)),
-            jnp.swapaxes(positions[kept], 0, 1).reshape(-1, start.size),
-            batch_size=64,
-        )
-        shape = self.num_chains, self.num_draws
-        finite = jnp.all(jnp.isfinite(chains.log_density))
-        result = select(
-            jnp.all(jnp.mean(moved, axis=1) > 0.01), SUCCESSFUL, cast(RESULTS, RESULTS.frozen_chain)
-        )
-        return PosteriorDraws(
-            parameters=jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), parameters),
-            log_density=log_densities[kept].T,
-            energy=moves.energy[kept].T,
-            divergent=moves.divergent[kept].T,
-            moved=moved,
-            step_size=jnp.full(self.num_chains, step_size),
-            num_leapfrogs=jnp.full(self.num_chains, jnp.mean(lengths[kept].astype(start.dtype))),
-            pareto_k=jnp.asarray(jnp.nan, start.dtype),
-            num_steps=jnp.asarray(num_steps),
+        state, trace = jax.lax.scan(advance, state, numbers)
+        return state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), trace)
+
+    def concluded(self, program: Program, state: State, trace: Trace) -> PosteriorDraws:
+        step_size = averaged_step(state.learning.average)
+        draws = traced_draws(program, trace, jnp.full(self.num_chains, step_size), self.num_steps)
+        finite = jnp.all(jnp.isfinite(state.chains.log_density))
+        frozen = jnp.any(jnp.mean(draws.moved, axis=1) <= 0.01)
+        result = select(frozen, cast(RESULTS, RESULTS.frozen_chain), SUCCESSFUL)
+        return dataclasses.replace(
+            draws,
             result=select(finite, result, cast(RESULTS, RESULTS.diverged)),
-            tuned=Tuned(chains.position, learning.variance, step_size),
+            tuned=Tuned(state.chains.position, state.learning.variance, step_size),
         )
 
     def started(
@@ -217,6 +219,16 @@ class PooledHMC(Inference):
         )
         updated = Learning(average, moments, variance)
         return jax.tree.map(lambda new, old: jnp.where(warming, new, old), updated, learning)
+
+
+def density_of(program: Program):
+    """The log density and its gradient at unconstrained positions of all chains."""
+    named = program.flat()[1]
+
+    def log_density(x: Float[Array, " size"]) -> Float[Array, ""]:
+        return program.log_density(named(x))
+
+    return jax.vmap(jax.value_and_grad(log_density))
 
 
 def transition(

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.arguments import refuse_sums, required_key
-from jaxfc.bayes.draws import PosteriorDraws
+from jaxfc.batching import map_in_batches
+from jaxfc.bayes.draws import NUM_TOGETHER, PosteriorDraws
 from jaxfc.bayes.switching_levels import RegimeLaws, draw_rows, filtered_regimes
 from jaxfc.counts import check_counts
 from jaxfc.forecast import SampleForecast
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxfc.bayes.switching_hierarchy import SwitchingHierarchy
-
-# Draws that are worked on at once.
-BATCH = 64
 
 
 class PosteriorRegimes(NamedTuple):
@@ -75,7 +73,7 @@ def last_states(
         found = filtered_regimes(law, values, observed)
         return jnp.exp(found.log_filtered[-1]), jnp.sum(found.loglik_terms)
 
-    return jax.lax.map(one, laws, batch_size=min(BATCH, laws.degrees.shape[0]))
+    return map_in_batches(one, laws, NUM_TOGETHER)
 
 
 @eqx.filter_jit
@@ -89,7 +87,7 @@ def rows_ahead(
         return draw_rows(law, state, horizon, key=key)
 
     cases = laws, states, jax.random.split(key, len(states))
-    return jax.lax.map(one, cases, batch_size=min(BATCH, len(states)))
+    return map_in_batches(one, cases, NUM_TOGETHER)
 
 
 class FittedSwitchingHierarchy(Fitted):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
+from jaxfc.bayes.prior_checks import check_not_negative, check_positive
 from jaxfc.bayes.program import Parameters, Priors, Program
 from jaxfc.bayes.switching_start import start_rows, start_values
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
@@ -46,6 +47,8 @@ class SwitchingPrior(eqx.Module):
 
     The law of rises keeps two regimes from being the same one; the market's load is one, which sets
     the scale of f and its sign.
+
+    **Raises:** `ValueError` for a negative `stay`, and others that are not positive.
     """
 
     stay: Float[Array, ""] = eqx.field(converter=as_scalar, default=20.0)
@@ -55,6 +58,11 @@ class SwitchingPrior(eqx.Module):
     load_spread: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.3)
     noise_spread: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.3)
     noise_rise: Float[Array, ""] = eqx.field(converter=as_scalar, default=0.5)
+
+    def __check_init__(self):
+        check_not_negative(self, "stay")
+        check_positive(self, "rise", "mean", "mean_spread", "load_spread")
+        check_positive(self, "noise_spread", "noise_rise")
 
 
 class RegimeLaws(NamedTuple):

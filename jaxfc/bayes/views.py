@@ -146,17 +146,20 @@ def mutual_log_odds(views: Statements) -> float:
     if not counted.any():
         return 0.0
     rows = np.asarray(views.directions, float).reshape(len(sds), -1)[counted]
-    means, variances = np.asarray(views.means, float)[counted], sds[counted] ** 2
-    left, values, _ = np.linalg.svd(rows, full_matrices=True)
-    implied = left[:, np.sum(values > 1e-10 * values[0]) :]  # combinations that say 0'r
-    contradiction = implied.T @ means
-    noise = implied.T @ (variances[:, None] * implied)
-    size = np.abs(contradiction) > 1e-10 * np.abs(means).max(initial=1e-300)
-    if not size.any():
-        return 0.0
-    if np.linalg.matrix_rank(noise, tol=1e-300) < len(noise):
+    means = np.asarray(views.means, float)[counted]
+    # Combinations of views that say 0'r; the long side of the rows is never squared.
+    _, triangle = np.linalg.qr(rows.T)
+    left, values, _ = np.linalg.svd(triangle.T)
+    implied = left[:, np.sum(values > 1e-10 * values[0]) :].T
+    contradiction = implied @ means
+    rounding = 1e-10 * np.abs(means).max()
+    contradiction = np.where(np.abs(contradiction) > rounding, contradiction, 0.0)
+    # The smallest errors, in standard deviations, that explain what the combinations say.
+    weighed = implied * sds[counted]
+    errors = np.linalg.lstsq(weighed, contradiction, rcond=1e-12)[0]
+    if np.any(np.abs(weighed @ errors - contradiction) > rounding):
         return -math.inf
-    return float(-0.5 * contradiction @ np.linalg.solve(noise, contradiction))
+    return float(-0.5 * errors @ errors)
 
 
 def resolved_for(

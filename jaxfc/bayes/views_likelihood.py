@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.bayes.program import Parameters, Priors, Program
-from jaxfc.bayes.views_methods import check_densities, student_log_density
+from jaxfc.bayes.views_methods import check_degrees, check_densities, student_log_density
 from jaxfc.bayes.views_statements import Statements, View, names_of, resolve
 from jaxfc.typing import Array, Float, PRNGKeyArray, as_scalar
 
@@ -44,11 +44,14 @@ class ViewedProgram(Program):
         degrees: float | Float[Array, "..."] = jnp.inf,
     ):
         """**Arguments:** `views` by `resolve` or `viewed_program`; `degrees` nu of the noise of the
-        views, one or one for each; infinite: normal."""
+        views, one or one for each; infinite: normal.
+
+        **Raises:** `ValueError` for degrees of another shape or not positive."""
         self.program = program
         self.views = views
         self.degrees = jnp.asarray(degrees, as_scalar(0.0).dtype)
         self.expected = expected
+        check_degrees(self.degrees, views.sds.shape)
 
     def priors(self) -> Priors:
         return self.program.priors()

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.scipy.special import gammaln
 
 from jaxfc.bayes.pareto import pareto_smoothed
@@ -25,6 +27,11 @@ from jaxfc.bayes.views_statements import Statements
 from jaxfc.forecast import GaussianForecast
 from jaxfc.typing import Array, Bool, Float, as_scalar
 from jaxfc_kernels.constants import LOG_2PI
+
+NO_DRAWS_EXPECT = (
+    "a Gaussian forecast does not say what each draw of its parameters expects; use "
+    "ReturnDensity(), or a forecast made of draws."
+)
 
 
 class Tilt(NamedTuple):
@@ -118,18 +125,24 @@ class ExpectedReturn(ViewMethod):
         return density_tilt(said, weights, log_densities, views, self.smooth)
 
     def condition(self, forecast: GaussianForecast, views: Statements) -> GaussianForecast:
-        raise ValueError(
-            "a Gaussian forecast does not say what each draw of its parameters expects; use "
-            "ReturnDensity(), or a forecast made of draws."
-        )
+        raise ValueError(NO_DRAWS_EXPECT)
 
     def check(self, views: Statements, num_draws: int | None) -> None:
         check_densities(type(self).__name__, views)
-        if num_draws is not None and self.expected.shape[0] != num_draws:
+        if num_draws is None:
+            raise ValueError(NO_DRAWS_EXPECT)
+        if self.expected.shape[0] != num_draws:
             raise ValueError(
                 f"{self.expected.shape[0]} expected returns for {num_draws} draws; give "
                 "E[r | draw] of each draw, repeated where a draw has several futures."
             )
+        shape = views.directions.shape[1:]
+        if self.expected.shape[1:] != shape:
+            raise ValueError(
+                f"expected returns (draws, horizon, series) end in {self.expected.shape[1:]}, the "
+                f"forecast has {shape}."
+            )
+        check_degrees(self.degrees, (num_draws, len(views.sds)))
 
 
 class EntropyPooling(ViewMethod):
@@ -138,10 +151,10 @@ class EntropyPooling(ViewMethod):
         min_q KL(q | p) + sum_k (E_q a_k'r - m_k)^2 / (2 sd_k^2)
 
     under the stated probabilities and spreads. A view with `sd` zero is exact. Only moments that
-    are spoken of are constrained: a view on a mean leaves a Gaussian covariance as it is. The
-    log-odds are minus the minimum, which is the formula above for a Gaussian law and views on
-    means. Solved in the dual, with one multiplier a view, in `max_steps` Levenberg-Marquardt steps
-    at most.
+    are spoken of are constrained (a spread without mean speaks of the forecast's mean): a view on a
+    mean leaves a Gaussian covariance as it is. The log-odds are minus the minimum, which is the
+    formula above for a Gaussian law and views on means. Solved in the dual, with one multiplier a
+    view, in `max_steps` Levenberg-Marquardt steps at most.
     """
 
     tolerance: Float[Array, ""] = eqx.field(converter=as_scalar, default=1e-9)
@@ -185,6 +198,26 @@ def check_densities(what: str, views: Statements) -> None:
         raise ValueError(
             f"{what} needs views with sd > 0; make it small, or use EntropyPooling() on draws."
         )
+
+
+def check_degrees(degrees: Float[Array, "..."], shape: tuple[int, ...]) -> None:
+    """Refuse degrees of freedom that do not broadcast to `shape`, and known ones that are not
+    positive."""
+    if not fits(degrees.shape, shape):
+        raise ValueError(
+            f"degrees have shape {degrees.shape}; give one number, or such that it broadcasts to "
+            f"{shape}."
+        )
+    if not isinstance(degrees, Tracer) and not np.all(np.asarray(degrees) > 0.0):
+        raise ValueError(f"degrees must be positive (inf: normal), got {degrees.tolist()}.")
+
+
+def fits(shape: tuple[int, ...], larger: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` broadcasts to `larger` without growing it."""
+    try:
+        return np.broadcast_shapes(shape, larger) == larger
+    except ValueError:
+        return False
 
 
 def student_log_density(

@@ -7,6 +7,7 @@ are `Statements`.
 """
 
 import difflib
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,7 +69,11 @@ class QuantileView(eqx.Module):
 
 
 class SpreadView(eqx.Module):
-    """The standard deviation of `of` is `sd`, about `mean` (None: the mean of the forecast)."""
+    """The standard deviation of `of` is `sd`, about `mean`.
+
+    None: about the mean of the forecast, which then stays where it is, also where views on other
+    series would move it. With a view on the same return give the mean here too.
+    """
 
     of: Target
     sd: float = eqx.field(converter=float)
@@ -113,6 +118,11 @@ class Universe(NamedTuple):
         total = np.zeros(len(self.names))
         for name, weight in target.items():
             total = total + weight * self.named(name)
+        if not np.all(np.isfinite(total)) or not np.any(total):
+            raise ValueError(
+                f"the weights {dict(target)} are no portfolio: they must be finite, and not all "
+                "zero."
+            )
         return total
 
     def named(self, name: str) -> np.ndarray:
@@ -168,7 +178,8 @@ def resolve(
     **Arguments:** `classes`: the class of each series, where views are about classes.
 
     **Raises:** `ValueError` for an unknown asset or class (naming the nearest), a step outside the
-    horizon, numbers that are no standard deviation, probability or level, or no view at all.
+    horizon, numbers that are no standard deviation, probability or level, weights that are no
+    portfolio, a spread without mean of a return that another view moves, or no view at all.
     """
     views = list(views) if isinstance(views, Sequence) else [views]
     if not views:
@@ -184,6 +195,7 @@ def resolve(
     for view in views:
         kind, weights, first, second = reading(view, universe)
         rows[kind].append((placed(view, weights, horizon), first, second))
+    check_spreads(rows["spread"], rows["return"])
     shape = (-1, horizon, len(given))
     arrays = []
     for kind in ("return", "tail", "spread"):
@@ -215,19 +227,42 @@ def reading(view: View, universe: Universe) -> tuple[str, np.ndarray, float, flo
         case SpreadView(mean=mean, sd=sd):
             if not 0.0 < sd < np.inf:
                 raise ValueError(f"{what}: a spread is positive and finite, got {sd}.")
+            if mean is not None:
+                check_numbers(what, mean=mean)
             return "spread", weights, np.nan if mean is None else mean, sd
     raise TypeError(f"a view is one of {View}, got {type(view).__name__}.")
 
 
 def placed(view: View, weights: np.ndarray, horizon: int) -> np.ndarray:
     """Weights on the steps that a view is about, (horizon, series)."""
-    if not 1 <= view.step <= horizon:
+    try:
+        step = operator.index(view.step)
+    except TypeError:
+        raise ValueError(
+            f"the view on {view.of!r} is about step {view.step!r}; steps are whole numbers."
+        ) from None
+    if not 1 <= step <= horizon:
         raise ValueError(
             f"the view on {view.of!r} is about step {view.step}; the forecast has 1..{horizon}."
         )
     steps = np.arange(1, horizon + 1)
-    about = steps <= view.step if view.cumulative else steps == view.step
+    about = steps <= step if view.cumulative else steps == step
     return about[:, None] * weights
+
+
+def check_spreads(
+    spreads: Sequence[tuple[np.ndarray, float, float]],
+    returns: Sequence[tuple[np.ndarray, float, float]],
+) -> None:
+    """Refuse a spread without mean of a return that another view moves: it would hold the mean
+    where the forecast has it, exactly."""
+    held = [row.ravel() for row, mean, _ in spreads if np.isnan(mean)]
+    moved = [row.ravel() for row, _, sd in returns if np.isfinite(sd)]
+    if any(np.linalg.matrix_rank([one, other]) == 1 for one in held for other in moved):
+        raise ValueError(
+            "a spread without `mean` holds the mean where the forecast has it, and a view on the "
+            "same return moves it; give SpreadView(..., mean=...)."
+        )
 
 
 def check_classes(universe: Universe) -> None:

@@ -3,6 +3,10 @@
 from jaxfc.compose.decomposition import DecomposedForecast
 from jaxfc.compose.factor_dcc import FactorDCC, FittedFactorDCC
 from jaxfc.compose.factor_forecast import FactorVolatilityForecast
+from jaxfc.compose.hybrid import FittedHybrid, Hybrid
+from jaxfc.compose.hybrid_laws import MomentAnchor, RegimeExperts
+from jaxfc.compose.hybrid_network import DiagonalCell, Recursion
+from jaxfc.compose.hybrid_regimes import RegimeAttention, TrainableRegimes
 from jaxfc.compose.regression import Sizes
 from jaxfc.compose.residuals import (
     EmpiricalResiduals,
@@ -16,18 +20,26 @@ from jaxfc.compose.trajectories import Trajectories
 
 __all__ = [
     "DecomposedForecast",
+    "DiagonalCell",
     "EmpiricalResiduals",
     "FactorARX",
     "FactorDCC",
     "FactorVolatilityForecast",
     "FittedFactorARX",
     "FittedFactorDCC",
+    "FittedHybrid",
     "FittedSwitchingCorrelation",
+    "Hybrid",
+    "MomentAnchor",
     "NormalResiduals",
+    "Recursion",
+    "RegimeAttention",
+    "RegimeExperts",
     "Residuals",
     "SizeSelection",
     "Sizes",
     "SwitchingCorrelation",
+    "TrainableRegimes",
     "Trajectories",
     "VolatilityScaled",
 ]

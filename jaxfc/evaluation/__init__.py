@@ -1,5 +1,11 @@
 """How good forecasts are: scores, and the simple forecasts that a model has to beat."""
 
+from jaxfc.evaluation.accuracy_by import (
+    accuracy_by,
+    likely_regimes,
+    times_of_day,
+    volatility_terciles,
+)
 from jaxfc.evaluation.benchmarks import FirstOrder, FittedFirstOrder, benchmark_models
 from jaxfc.evaluation.calibration import (
     berkowitz,
@@ -25,6 +31,7 @@ from jaxfc.evaluation.conformal import (
 )
 from jaxfc.evaluation.coverage_table import coverage_table
 from jaxfc.evaluation.durations import christoffersen_pelletier
+from jaxfc.evaluation.folds import Folds, combinatorial_purged, purged_k_fold, walk_forward
 from jaxfc.evaluation.hierarchy_scores import (
     basis_log_score,
     level_table,
@@ -44,6 +51,7 @@ from jaxfc.evaluation.intervals import (
     pit_draws,
     pit_gaussian,
 )
+from jaxfc.evaluation.latency import Latency, latency
 from jaxfc.evaluation.multiple import (
     ModelConfidenceSet,
     SuperiorAbility,
@@ -124,7 +132,9 @@ __all__ = [
     "EqualAbility",
     "FirstOrder",
     "FittedFirstOrder",
+    "Folds",
     "HypothesisTest",
+    "Latency",
     "ModelConfidenceSet",
     "Overfitting",
     "Performance",
@@ -132,6 +142,7 @@ __all__ = [
     "QuantileTracker",
     "SharpeDifference",
     "SuperiorAbility",
+    "accuracy_by",
     "acerbi_szekely",
     "automatic_lags",
     "backtest_overfitting",
@@ -144,6 +155,7 @@ __all__ = [
     "check_weights",
     "christoffersen_pelletier",
     "clustered_mean",
+    "combinatorial_purged",
     "conditional_coverage",
     "coverage",
     "coverage_table",
@@ -165,7 +177,9 @@ __all__ = [
     "joint_log_score",
     "joint_pit",
     "joint_tail_score",
+    "latency",
     "level_table",
+    "likely_regimes",
     "log_score_draws",
     "log_score_gaussian",
     "long_run_cov",
@@ -188,6 +202,7 @@ __all__ = [
     "pit_weighted",
     "portfolio_tail",
     "probabilistic_sharpe",
+    "purged_k_fold",
     "quantile_classes",
     "quantile_score",
     "rank_histogram",
@@ -205,9 +220,12 @@ __all__ = [
     "squared_scale",
     "superior_predictive_ability",
     "tail_violations",
+    "times_of_day",
     "unconditional_coverage",
     "value_at_risk",
     "variogram_score",
     "violation_independence",
     "volatility_scaled",
+    "volatility_terciles",
+    "walk_forward",
 ]

@@ -4,6 +4,7 @@ real-time trackers, Monte Carlo studies."""
 from jaxfc.running.backtest import backtest
 from jaxfc.running.backtest_result import Backtest, load_backtest
 from jaxfc.running.cluster import Ray
+from jaxfc.running.federated import FederatedFit, federated_averaging
 from jaxfc.running.origins import Expanding, Rolling
 from jaxfc.running.replicate import replicate
 from jaxfc.running.study import Study
@@ -17,6 +18,7 @@ __all__ = [
     "Backtest",
     "Estimator",
     "Expanding",
+    "FederatedFit",
     "Local",
     "Ray",
     "Rolling",
@@ -25,6 +27,7 @@ __all__ = [
     "StudyStatus",
     "Track",
     "backtest",
+    "federated_averaging",
     "load_backtest",
     "product_grid",
     "read_status",

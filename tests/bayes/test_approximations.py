@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from numpyro import distributions as dist
 
 from bayes.known_posteriors import eight_schools, eight_schools_moments, regression
 from jaxfc.bayes.approximation import LowRankLaw, PrecisionLaw, gap_to, law_draws, wasserstein
-from jaxfc.bayes.laplace import DiagonalHessian, Laplace, find_mode
+from jaxfc.bayes.laplace import DenseHessian, DiagonalHessian, Laplace, find_mode
 from jaxfc.bayes.pathfinder import Pairs, Pathfinder, law_of
+from jaxfc.bayes.program import Program
 from jaxfc.bayes.variational import LowRankNormal, MeanFieldNormal
 from jaxfc.results import RESULTS, SUCCESSFUL
 from jaxfc.typing import as_scalar
@@ -118,7 +120,7 @@ def test_diagonal_laplace_has_the_conditional_variances(sample, program):
 
 
 def test_curvature_that_is_no_maximum_is_said():
-    """On a saddle the search does not end; a search cut short is said too."""
+    """A saddle has no law; a search cut short is said too."""
 
     def saddle(x):
         return x[0] ** 2 - x[1] ** 2
@@ -126,7 +128,46 @@ def test_curvature_that_is_no_maximum_is_said():
     law, falls = DiagonalHessian().law(saddle, jnp.zeros(2))
     assert not falls and jnp.all(jnp.isfinite(law.log_scale))
     found = find_mode(lambda x: -jnp.sum((x - 3) ** 4), jnp.zeros(2), 2, as_scalar(1e-12))
-    assert found.num_steps == 2 and not found.converged
+    assert found.num_steps == 2 and not found.ended
+
+
+class Wall(Program):
+    """ln p = 5 x_0 - x_0^2 / 2 - x_1^2 / 2 for x_0 below `wall`, else hardly anything: beyond 5
+    there is no wall in the way."""
+
+    wall: jax.Array
+
+    def priors(self):
+        return {"x": lambda _: dist.Normal(jnp.zeros(2), 1.0)}
+
+    def log_likelihood(self, parameters):
+        x = parameters["x"]
+        return jnp.where(x[0] < self.wall, 5.0 * x[0], -1e3)
+
+    def start(self):
+        return {"x": jnp.array([0.9, 3.0])}
+
+    def simulated(self, parameters, *, key):
+        return self
+
+
+@pytest.mark.parametrize("curvature", [DenseHessian(), DiagonalHessian()])
+def test_a_search_that_gets_stuck_is_no_mode(sample, curvature):
+    """At a wall the density is curved downwards and not at its highest."""
+    how = Laplace(curvature, num_draws=40, max_pareto_k=np.inf)
+    start, named = Wall(jnp.asarray(1.0)).flat()
+    walled, free = Wall(jnp.asarray(1.0)), Wall(jnp.asarray(9.0))
+    found = find_mode(lambda x: walled.log_density(named(x)), start, 1000, as_scalar(1e-6))
+    assert found.ended and abs(found.position[0] - 1.0) < 0.01
+    assert sample(how, walled, KEY).result == RESULTS.mode_not_found
+    assert sample(how, free, KEY).result == SUCCESSFUL
+
+
+@pytest.mark.parametrize("name", ["mean_field", "low_rank", "dense"])
+def test_laws_say_what_a_newton_step_promises(name):
+    law, _, cov = laws()[name]
+    slope = np.random.default_rng(3).normal(size=5)
+    np.testing.assert_allclose(law.promise(jnp.asarray(slope)), slope @ cov @ slope / 2, rtol=1e-10)
 
 
 def test_mean_field_has_the_mean_and_the_conditional_variances(sample, program):

@@ -266,6 +266,22 @@ def test_ties_are_broken_at_random():
     assert stats.chisquare(counts[1:4]).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_ties_that_rounding_hides_are_ties(dtype):
+    """What a model fixes, computed by two ways for truth and draws, says nothing; neither do zeros.
+    What differs by more is ranked as it stands."""
+    eps = float(jnp.finfo(dtype).eps)
+    true = jnp.asarray([0.7 * (1 + 2 * eps), 0.0, 2.0], dtype)
+    draws = jnp.asarray([[0.7, 0.0, 2.0 + (k - 3) * 1e-3] for k in range(7)], dtype)
+    draws = draws.at[3, 2].set(1.0)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    ranks = np.asarray(jax.jit(jax.vmap(lambda k: rank_among(true, draws, key=k)))(keys))
+    for fixed in range(2):
+        counts = np.bincount(ranks[:, fixed], minlength=8)
+        assert stats.chisquare(counts).pvalue > 1e-3
+    assert np.all(ranks[:, 2] == 4)
+
+
 def test_thinning_takes_draws_evenly_from_all_chains():
     draws = jnp.arange(24.0).reshape(2, 12, 1)
     np.testing.assert_array_equal(thinned(draws, 4)[:, 0], [3, 9, 15, 21])

@@ -21,6 +21,7 @@ from jaxfc.bayes.coefficient_algebra import (
     regression_evidence,
 )
 from jaxfc.bayes.coefficient_drift import ROWS_OF_DRIFT, Drift, DriftingCoefficients
+from jaxfc.bayes.coefficient_fitted import regressor_paths
 from jaxfc.bayes.coefficient_levels import GaussianCoefficients, StudentCoefficients
 from jaxfc.bayes.coefficient_prior import CoefficientData
 from jaxfc.bayes.coefficient_regression import (
@@ -28,7 +29,7 @@ from jaxfc.bayes.coefficient_regression import (
     HierarchicalRegression,
     StudentErrors,
 )
-from jaxfc.bayes.coefficient_regressors import regressor_law
+from jaxfc.bayes.coefficient_regressors import RegressorLaw, regressor_law
 from jaxfc.bayes.diagnostics import Limits
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.hierarchy import Shrinkage
@@ -306,6 +307,7 @@ def test_regressors_follow_their_posterior():
     residuals = values[known] - terms @ slopes
     np.testing.assert_allclose(law.coefficients, slopes, atol=1e-10)
     np.testing.assert_allclose(law.last, values[38])
+    assert int(law.gap) == 1
     drawn, roots = jax.vmap(lambda key: law.draw(key=key))(
         jax.random.split(jax.random.key(0), 20_000)
     )
@@ -316,6 +318,54 @@ def test_regressors_follow_their_posterior():
     np.testing.assert_allclose(np.asarray(drawn).std(0), spread, rtol=0.05)
     error = np.abs(np.asarray(drawn).mean(0) - slopes) / (spread / 20_000**0.5)
     assert error.max() < 5
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_regressors_go_on_over_rows_that_are_not_observed(gap):
+    """Moments of the first row ahead are those of a VAR (gap + 1) steps after its last row."""
+    slopes = np.array([[0.1, -0.2], [0.8, 0.1], [0.0, 0.7]])  # constant, then coefficients by row
+    chol = np.array([[0.5, 0.0], [0.2, 0.4]])
+    values = jnp.asarray(np.r_[np.zeros((5, 2)), [[4.0, -3.0]], np.full((gap, 2), np.nan)])
+    observed = jnp.isfinite(values) & (jnp.arange(6 + gap)[:, None] != 2)
+    free = 1e10  # parameters that are known
+    law = RegressorLaw(
+        coefficients=jnp.asarray(slopes),
+        root=jnp.zeros((3, 3)),
+        residual_root=jnp.asarray(chol) * free**0.5,
+        free=jnp.asarray(free),
+        last=jnp.zeros(2),
+        gap=jnp.asarray(0),
+        num_rows=1,
+        num_lags=1,
+    ).after(values, observed)
+    drawn = regressor_paths(law, 2, 20_000, key=jax.random.key(0))[:, 0]
+    mean, cov = np.array([4.0, -3.0]), np.zeros((2, 2))
+    for _ in range(gap + 1):
+        mean = slopes[0] + mean @ slopes[1:]
+        cov = slopes[1:].T @ cov @ slopes[1:] + chol @ chol.T
+    sds = np.sqrt(np.diag(cov))
+    assert np.all(np.abs(np.mean(drawn, 0) - mean) < 5 * sds / 20_000**0.5)
+    np.testing.assert_allclose(
+        np.cov(np.asarray(drawn).T) / np.outer(sds, sds), cov / np.outer(sds, sds), atol=0.04
+    )
+
+
+def test_regressors_before_a_gap_have_derivatives():
+    """The mean ahead moves with the last complete row by the powers of the coefficients."""
+    rng = np.random.default_rng(8)
+    values = jnp.asarray(rng.normal(size=(30, 1)))
+    observed = (jnp.arange(30) < 28)[:, None]
+    law = regressor_law(values, observed, 1)
+
+    @jax.jit
+    def ahead(last):
+        moved = dataclasses.replace(law, last=last)
+        coefficients, root = moved.draw(key=jax.random.key(1))
+        start = moved.waited(coefficients, root, key=jax.random.key(2))
+        return start[0], coefficients[1, 0]
+
+    slope = jax.jacrev(lambda x: ahead(x)[0])(law.last)
+    np.testing.assert_allclose(slope[0], ahead(law.last)[1] ** 2, rtol=1e-12)
 
 
 SECTORS = {"A": "one", "B": "one", "C": "one", "D": "two", "E": "two", "F": "two"}

@@ -34,6 +34,8 @@ from jaxfc.bayes.factor_volatility_program import FactorVolatilityProgram, Volat
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.results import RESULTS, is_okay
 
+pytestmark = pytest.mark.slow
+
 LOOSE = Limits(rhat=2.0, ess=1.0, bfmi=0.0)
 
 

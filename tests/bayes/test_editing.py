@@ -130,5 +130,11 @@ def test_bad_edits_are_refused():
         with_zero_return(forecast, "DRE", names=NAMES[:3])
     with pytest.raises(ValueError, match="above upper"):
         with_capped(forecast, 0, lower=1.0, upper=0.0)
+    for bounds in ({"lower": np.nan}, {"upper": np.array([0.1, np.nan])}):
+        with pytest.raises(ValueError, match="is NaN"):
+            with_capped(forecast, [0, 1], **bounds)
+    for twice, culprit in ((["DRE", "TLT", "DRE"], "'DRE'"), ([1, 2, -3], "1")):
+        with pytest.raises(ValueError, match=f"series {culprit} is named twice"):
+            with_added(forecast, twice, 1.0, names=NAMES)
     with pytest.raises(ValueError, match="a path from step 2 of 3 has 2 values"):
         with_path(forecast, 0, np.zeros(3), from_step=2)

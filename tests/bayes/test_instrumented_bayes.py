@@ -187,9 +187,11 @@ def test_data_drawn_again_have_the_model_moments(data):
     np.testing.assert_allclose(spread, 1.0, atol=5 / np.sqrt(800))
 
 
-def test_more_factors_than_characteristics_are_refused(data):
+def test_more_factors_than_characteristics_and_bad_scales_are_refused(data):
     with pytest.raises(ValueError, match="4 factors cannot be told apart by 3"):
         InstrumentedProgram(data, 4)
+    with pytest.raises(ValueError, match="premium_scale of InstrumentedProgram must be positive"):
+        InstrumentedProgram(data, 1, premium_scale=0.0)
 
 
 @pytest.fixture(scope="module")

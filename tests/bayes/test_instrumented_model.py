@@ -30,6 +30,8 @@ from jaxfc.bayes.instrumented_panel import instrumented_panel
 from jaxfc.bayes.instrumented_portfolios import managed_portfolios
 from jaxfc.results import is_okay
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES, ASSETS = 40, tuple("ABCDEFGH")
 GAMMA, ALPHA = np.array([0.6, 0.8]), np.array([0.08, -0.06])
 MODEL = InstrumentedPCA(("value", "size"), 1, given=("market",), intercept=True)

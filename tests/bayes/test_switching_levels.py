@@ -29,6 +29,8 @@ from jaxfc.regimes.emissions import Emissions
 from jaxfc.regimes.masked import as_rows
 from jaxfc.results import RESULTS, is_okay
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES = 6
 MEMBERS = jnp.array([0, 1, 0, 1])
 

@@ -296,6 +296,61 @@ def test_contradicting_views_warn_with_the_log_odds(law, draws):
     assert mutual_log_odds(resolve(agreeing, NAMES, horizon=1)) == 0.0
 
 
+SAME = ReturnView("TLT", 0.01, 0.0)
+SOFT = [ReturnView("IEF", 0.01, 0.01), ReturnView("IEF", 0.05, 0.01)]
+BOTH = [ReturnView("TLT", 0.02, 0.03), ReturnView("IEF", 0.01, 0.02), BeatsView("TLT", "IEF", 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("views", "log_odds"),
+    [
+        ([SAME, SAME, *SOFT], -4.0),  # each 2 sd from their mean
+        ([SAME, ReturnView("TLT", 0.03, 0.01)], -2.0),  # 2 sd from what is certain
+        (BOTH, -0.5 * 0.01**2 / (0.03**2 + 0.02**2)),  # both are one number, known twice
+        ([SAME, ReturnView("TLT", 0.02, 0.0), *SOFT], -np.inf),
+        ([SAME, BeatsView("IEF", "TLT", 0.01, 0.0), ReturnView("IEF", 0.03, 0.0)], -np.inf),
+        ([SAME, BeatsView("IEF", "TLT", 0.02, 0.0), ReturnView("IEF", 0.03, 0.0)], 0.0),
+        ([SAME, ReturnView("TLT", 0.03, np.inf), ReturnView("XLF", 0.1, 0.001)], 0.0),
+    ],
+)
+def test_exact_and_soft_views_among_each_other(views, log_odds):
+    found = mutual_log_odds(resolve(views, NAMES, horizon=1))
+    np.testing.assert_allclose(found, log_odds, rtol=1e-9, atol=1e-12)
+
+
+def test_views_among_each_other_are_weighted_least_squares():
+    """Random views that repeat each other in part, on more cells than are spoken of."""
+    rng = np.random.default_rng(12)
+    weights = rng.normal(size=(6, 2)) @ rng.normal(size=(2, 3))  # they span two returns only
+    views = [
+        ReturnView(dict(zip(NAMES, row, strict=True)), *rng.uniform(0.01, 0.05, 2))
+        for row in weights
+    ]
+    sds = np.array([view.sd for view in views])
+    means = np.array([view.mean for view in views]) / sds
+    residuals = means - (rows := weights / sds[:, None]) @ np.linalg.lstsq(rows, means, None)[0]
+    found = mutual_log_odds(resolve(views, NAMES, horizon=40))
+    np.testing.assert_allclose(found, -0.5 * residuals @ residuals, rtol=1e-9)
+
+
+def test_a_spread_without_mean_is_refused_beside_a_view_that_moves_it(draws):
+    """It would hold the mean of the forecast exactly, and undo the view."""
+    spread, pooling = SpreadView("TLT", 0.05), EntropyPooling()
+    for same in (ReturnView("TLT", 0.03, 0.1), ReturnView({"TLT": 2.0}, 0.06, 0.1)):
+        with pytest.raises(ValueError, match=r"give SpreadView\(\.\.\., mean=\.\.\.\)"):
+            with_views(draws, [spread, same], names=NAMES, method=pooling)
+    alone = ReturnView("TLT", 0.03, 0.1)
+    free = with_views(draws, alone, names=NAMES, method=pooling)
+    mean = float(free.mean[0, 0])
+    given = SpreadView("TLT", 0.05, mean=mean)
+    both = with_views(draws, [alone, given], names=NAMES, method=pooling)
+    np.testing.assert_allclose(both.mean[0, 0], mean, atol=1e-8)
+    np.testing.assert_allclose(both.std[0, 0], 0.05, rtol=1e-4)
+    other = ReturnView("TLT", 0.03, 0.1, step=2)
+    held = with_views(draws, [spread, other], names=NAMES, method=pooling)
+    np.testing.assert_allclose(held.mean[0, 0], draws.mean[0, 0], atol=1e-8)
+
+
 def test_too_few_draws_are_refused_on_the_host_and_coded_in_a_program(draws):
     narrow = ReturnView("TLT", 0.03, 1e-4)
     with pytest.raises(ValueError, match=r"Refit .*Kept: 0\.\d+% of 20000 draws \(floor 10%\)"):
@@ -344,12 +399,24 @@ def test_views_are_batched_and_differentiable(draws):
         (ProbabilityView("TLT", 0.0, 0.5), r"use\s+method=EntropyPooling"),
         (QuantileView("TLT", 0.0, 0.5), r"level must be in \(0, 1\)"),
         (SpreadView("TLT", 0.0), "a spread is positive"),
+        (SpreadView("TLT", 0.1, mean=np.inf), "mean must be finite"),
+        (ReturnView({"TLT": np.nan}, 0.0, 1.0), "are no portfolio"),
+        (ReturnView({"TLT": 0.0}, 0.0, 1.0), "are no portfolio"),
+        (ReturnView({"bond": 2.0, "TLT": -1.0, "IEF": -1.0}, 0.0, 1.0), "are no portfolio"),
         ([], "no view was given"),
     ],
 )
 def test_bad_views_are_refused(draws, view, message):
     with pytest.raises(ValueError, match=message):
         with_views(draws, view, names=NAMES, classes=CLASSES)
+
+
+def test_steps_between_two_are_refused(draws):
+    """They would be about no row at all (nothing checks annotations outside the tests)."""
+    view = ReturnView("TLT", 5.0, 1.0)
+    object.__setattr__(view, "step", 1.5)
+    with pytest.raises(ValueError, match=r"about step 1\.5; steps are whole numbers"):
+        with_views(draws, view, names=NAMES)
 
 
 def test_bad_surroundings_are_refused(law, draws):
@@ -369,6 +436,17 @@ def test_bad_surroundings_are_refused(law, draws):
         with_views(law, view, names=NAMES, method=ExpectedReturn(draws.draws))
     with pytest.raises(ValueError, match="10 expected returns for 20000 draws"):
         with_views(draws, view, names=NAMES, method=ExpectedReturn(draws.draws[:10]))
+    with pytest.raises(ValueError, match="made of draws"):
+        view_log_odds(law, view, names=NAMES, method=ExpectedReturn(draws.draws))
+    with pytest.raises(ValueError, match=r"end in \(1, 3\), the forecast has \(2, 3\)"):
+        with_views(draws, view, names=NAMES, method=ExpectedReturn(draws.draws[:, :1]))
+    for degrees, message in (
+        (jnp.ones(20_000), r"degrees have shape \(20000,\).* broadcasts to \(20000, 1\)"),
+        (jnp.ones((1, 1, 1)), r"degrees have shape \(1, 1, 1\)"),
+        (jnp.asarray([-4.0]), r"degrees must be positive \(inf: normal\), got \[-4.0\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            with_views(draws, view, names=NAMES, method=ExpectedReturn(draws.draws, degrees))
     with pytest.raises(TypeError, match="pass its draws"):
         mixture = RegimeForecast.ahead(
             state=jnp.ones(1),
@@ -537,6 +615,10 @@ def test_an_infinite_sd_is_no_view_in_the_likelihood_and_no_density_is_refused()
         viewed_program(plain, ProbabilityView("TLT", 0.0, 0.5), Conjugate.expected, names=NAMES)
     with pytest.raises(ValueError, match="did you mean 'TLT'"):
         viewed_program(plain, ReturnView("TLTX", 0, 1), Conjugate.expected, names=NAMES)
+    view = ReturnView("TLT", 0, 1)
+    for degrees, message in ((jnp.ones(2), r"broadcasts to \(1,\)"), (0.0, "must be positive")):
+        with pytest.raises(ValueError, match=message):
+            viewed_program(plain, view, Conjugate.expected, names=NAMES, degrees=degrees)
 
 
 def test_views_lower_for_cuda(draws):

@@ -16,6 +16,8 @@ from jaxfc.factors.condition import fitted_data
 from jaxfc.factors.paths import path_moments
 from jaxfc.results import is_okay
 
+pytestmark = pytest.mark.slow
+
 NUM_WEEKS, NAMES = 90, ["a", "b", "c", "d", "e", "index"]
 KEY = jax.random.key(7)
 FACTORS = jaxfc.DynamicFactorModel(2, 2, method=jaxfc.EM(rtol=1e-4))

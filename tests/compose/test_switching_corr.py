@@ -17,6 +17,8 @@ from jaxfc.regimes.correlation_structure import FreeCorrelation, ScaledCorrelati
 from jaxfc.results import is_okay
 from jaxfc.volatility import GARCH, RiskMetrics, VarianceModel, ZeroMean
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES = 500
 GARCHS = VarianceModel(GARCH(), mean=ZeroMean())
 METRICS = VarianceModel(RiskMetrics(), mean=ZeroMean())

@@ -21,6 +21,8 @@ from jaxfc.factors.augmented_em import augmented_em, run_augmented_em
 from jaxfc.panel import Panel
 from oracles import dense_state_space, every_time
 
+pytestmark = pytest.mark.slow
+
 LOG_2PI = np.log(2.0 * np.pi)
 DFM = ["dfm_111", "dfm_112", "dfm_11F", "dfm_221", "dfm_222", "dfm_22F"]
 BLOCKS = ["dfm_blocks_111", "dfm_blocks_112", "dfm_blocks_221", "dfm_blocks_222"]

@@ -28,6 +28,8 @@ from jaxfc.panel import Panel
 from jaxfc.results import RESULTS
 from jaxfc_kernels.aggregation import AggregationRows
 
+pytestmark = pytest.mark.slow
+
 module = importlib.import_module("jaxfc.factors.bootstrap")
 
 NUM_TIMES, NUM_SERIES = 24, 6

@@ -15,6 +15,8 @@ from jaxfc.factors.panel_law import covering
 from jaxfc.panel import Panel
 from jaxfc.vintages import pseudo_vintages
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES, NUM_VINTAGES = 24, 6
 ROWS = jnp.array([20, 20, 23, 23, 23])
 TARGET = jnp.eye(5)[4]

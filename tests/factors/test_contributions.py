@@ -13,6 +13,8 @@ from jaxfc.factors.condition import condition, fitted_data
 from jaxfc.factors.contributions import contributions
 from jaxfc.panel import Panel
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"s{i}" for i in range(5)]
 HORIZON = 2
 MODELS = {

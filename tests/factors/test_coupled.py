@@ -30,6 +30,8 @@ from jaxfc.factors.kalman_moments import KalmanMoments
 from jaxfc.factors.moments import ClosedForm
 from jaxfc_kernels.aggregation import AggregationRows
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES, NUM_SERIES, NUM_FACTORS = 18, 5, 2
 MIXED = {
     "months and quarters": (

@@ -7,6 +7,8 @@ import pytest
 
 from jaxfc.factors.criteria import CRITERIA, criteria_from, factor_criteria
 
+pytestmark = pytest.mark.slow
+
 MAX_FACTORS = 5
 jitted = jax.jit(
     factor_criteria, static_argnums=2, static_argnames=("residual", "standardise", "multiplier")

@@ -15,6 +15,8 @@ from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.history import factor_contributions, historical_decomposition
 from jaxfc.panel import Panel
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"s{i}" for i in range(5)]
 MODELS = {
     "one lag": DynamicFactorModel(2, 1, method=EM(max_steps=5)),

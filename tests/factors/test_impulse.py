@@ -18,6 +18,8 @@ from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
 from jaxfc.panel import Panel
 from jaxfc.results import RESULTS, SUCCESSFUL
 
+pytestmark = pytest.mark.slow
+
 HORIZON = 6
 DIVERGED = cast(RESULTS, RESULTS.diverged)
 

@@ -19,6 +19,8 @@ from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.panel_law import covering, expected_panel, sample_panel
 from jaxfc_kernels.aggregation import identity_rows
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES, HORIZON = 24, 3
 
 

@@ -17,6 +17,8 @@ from jaxfc.factors.standard_errors import standard_errors
 from jaxfc.panel import Panel
 from jaxfc.results import RESULTS
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(7)
 MODEL = DynamicFactorModel(2, 1, method=EM(rtol=1e-6, max_steps=2000), intercept="estimated")
 

@@ -24,6 +24,8 @@ from jaxfc_kernels.aggregation import (
 )
 from jaxfc_kernels.reference.aggregation import dense_rows
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES = 23
 ENDS = [3, 7, 12, 16, 20]  # blocks of 4 and 5, two incomplete times at the end
 

@@ -15,6 +15,8 @@ import jaxfc
 from jaxfc.factors.blocks import Blocks, ObservedFactors
 from jaxfc.factors.restrictions import LinearEquations, Restrictions, impose, soft_descent
 
+pytestmark = pytest.mark.slow
+
 NAMES = list("ABCDEFGH")
 METHOD = jaxfc.EM(rtol=1e-9, max_steps=3000)
 

@@ -8,6 +8,8 @@ import pytest
 
 from jaxfc.factors.richardson import Richardson
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def contraction():

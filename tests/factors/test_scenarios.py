@@ -15,6 +15,8 @@ from jaxfc.factors.scenario_paths import check_identities, scenario_panel
 from jaxfc.factors.scenarios import conditional_forecast
 from jaxfc.panel import Panel
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES, NUM_SERIES, HORIZON = 20, 4, 3
 NAMES = list("abcd")
 NAN = np.nan

@@ -28,6 +28,8 @@ from jaxfc.panel import Panel
 from jaxfc.results import is_okay
 from jaxfc_kernels.aggregation import identity_rows
 
+pytestmark = pytest.mark.slow
+
 MAX_FACTORS, MAX_LAGS = 3, 2
 TIGHT = DynamicFactorModel(1, 0, method=EM(rtol=1e-8, max_steps=1000))
 LOOSE = DynamicFactorModel(1, 0, method=EM(rtol=1e-6, max_steps=1000))

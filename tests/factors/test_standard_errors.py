@@ -29,6 +29,8 @@ from jaxfc.factors.standard_errors import standard_errors
 from jaxfc.factors.weighting import StudentT
 from jaxfc.panel import Panel
 
+pytestmark = pytest.mark.slow
+
 
 def panel_of(values, observed=None):
     """Monthly rows, series s0, s1, ..."""

@@ -15,6 +15,8 @@ from jaxfc.factors.errors import AutoregressiveErrors
 from jaxfc.factors.shocks import shock_criteria, shock_loadings, with_num_shocks
 from jaxfc.factors.weighting import StudentT, VolatilePeriods
 
+pytestmark = pytest.mark.slow
+
 NAMES = list("ABCDEF")
 METHOD = jaxfc.EM(rtol=1e-7, max_steps=1000)
 

@@ -26,6 +26,8 @@ from jaxfc.hierarchy.box import Box, nearest_in_box
 from jaxfc.hierarchy.error_cov import DenseCov, StructuredCov
 from jaxfc.hierarchy.held import compressed, metric_of
 
+pytestmark = pytest.mark.slow
+
 H7 = pd.DataFrame(
     [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]],
     index=["total", "A", "B"],

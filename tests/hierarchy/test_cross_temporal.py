@@ -26,6 +26,8 @@ from jaxfc.hierarchy.temporal_cov import TemporalGLS
 from jaxfc.hierarchy.two_directions import Separable, TwoStep
 from jaxfc.results import RESULTS, SUCCESSFUL
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = np.array([0.4, 0.1, 0.3, -0.2])
 
 

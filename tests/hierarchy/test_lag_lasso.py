@@ -24,6 +24,8 @@ from jaxfc.hierarchy.lag_penalties import (
 )
 from jaxfc.results import RESULTS, is_okay
 
+pytestmark = pytest.mark.slow
+
 NUM, LAGS, TIMES = 3, 3, 120
 
 

@@ -11,6 +11,8 @@ import pytest
 from jaxfc.forecast import SampleForecast
 from jaxfc.hierarchy import Hierarchy, MinT, reconcile
 
+pytestmark = pytest.mark.slow
+
 MATRIX = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
 
 

@@ -20,6 +20,8 @@ from jaxfc.hierarchy import (
     reconcile_means,
 )
 
+pytestmark = pytest.mark.slow
+
 MATRIX = np.array([[0.4, 0.1, 0.3, 0.2], [0.8, 0.2, 0.0, 0.0], [0.0, 0.0, 0.6, -0.4]])
 
 

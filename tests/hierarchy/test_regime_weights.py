@@ -10,6 +10,8 @@ from jaxfc.forecast import GaussianForecast, SampleForecast
 from jaxfc.hierarchy import MinT, RegimeMinT, reconcile, reconcile_means
 from jaxfc.regimes import GaussianTails, RegimeForecast
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(8)
 NODES, HORIZON = 11, 3
 ROOTS = RNG.normal(size=(2, NODES, NODES))

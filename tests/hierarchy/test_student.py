@@ -14,6 +14,8 @@ from jaxfc.hierarchy import Hierarchy, MinT, StudentForecast, reconcile_means, r
 from jaxfc.hierarchy.prior_size import leave_one_out, marginal_likelihood, most_likely
 from jaxfc.hierarchy.student_quantile import student_quantile
 
+pytestmark = pytest.mark.slow
+
 MATRIX = np.array([[0.4, 0.1, 0.3, 0.2], [0.8, 0.2, 0.0, 0.0], [0.0, 0.0, 0.6, 0.4]])
 CONSTRAINTS = np.hstack([np.eye(3), -MATRIX])
 

@@ -12,6 +12,8 @@ from experiments import temporal_returns
 from experiments.temporal_base import base_forecasts
 from experiments.temporal_returns import QUICK, closes_of, whole_months
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 24
 
 

@@ -17,6 +17,8 @@ from jaxfc.hierarchy.var_errors import error_law
 from jaxfc.hierarchy.var_regressors import Membership, regressors_of
 from jaxfc.results import RESULTS
 
+pytestmark = pytest.mark.slow
+
 # Sector 3 has one asset.
 MEMBERS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 3])
 NUM_SECTORS, NUM, TIMES, LAGS = 4, 9, 120, 2

@@ -21,6 +21,8 @@ from jaxfc.hierarchy.varying_exposures import VaryingExposureModel
 from jaxfc.results import is_okay
 from oracles import dense_state_space, every_time
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = np.array([0, 1, 0, 1, 0, 1])
 TIMES = 80
 

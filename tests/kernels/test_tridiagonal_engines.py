@@ -13,6 +13,8 @@ from jaxfc_kernels.reference.block_tridiagonal import posterior as dense_posteri
 from jaxfc_kernels.tridiagonal_engines import ENGINES, posterior
 from jaxfc_kernels.var_precision import path_precision
 
+pytestmark = pytest.mark.slow
+
 # (blocks, size of a block): one, two, three, odd numbers, powers of two and their neighbours; 13 is
 # above the size up to which small matrices are unrolled.
 SHAPES = [(1, 2), (2, 1), (3, 2), (5, 3), (7, 1), (8, 2), (9, 2), (16, 1), (33, 1), (6, 13)]

@@ -22,6 +22,8 @@ from jaxfc.regimes.select import compare_regimes, regime_criteria, rolling_densi
 from jaxfc.results import RESULTS, is_okay
 from regimes.regime_worlds import SECTORS, switching_panel
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES = 240
 MODEL = RegimeModel(2, tolerance=1e-10)
 

@@ -17,6 +17,8 @@ from jaxfc.running.study_result import read_study
 from processes import run_python
 from toy_study import toy_study
 
+pytestmark = pytest.mark.slow
+
 ON_RAY = """
 import json
 import numpy as np

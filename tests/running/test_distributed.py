@@ -3,7 +3,11 @@
 import json
 import socket
 
+import pytest
+
 from processes import run_python, start_python
+
+pytestmark = pytest.mark.slow
 
 EXPERIMENT = """
 import runpy

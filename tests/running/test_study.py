@@ -33,6 +33,8 @@ from toy_study import (
     toy_study,
 )
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(7)
 SETTINGS = ["num_times", "missing"]
 # 180 files.

@@ -8,6 +8,8 @@ from scipy import stats
 
 from jaxfc.volatility.constant_correlation import constant_correlation_test
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(11)
 CORR = np.array([[1.0, 0.6, 0.2], [0.6, 1.0, -0.3], [0.2, -0.3, 1.0]])
 # Constant mean and GARCH(1, 1) of the first five series of dji30ret in percent, 5521 days: the

@@ -33,6 +33,8 @@ from jaxfc.volatility.entries import Pairs
 from jaxfc.volatility.likelihood import Standardised
 from jaxfc.volatility.search import by_forward_mode
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES, NUM_SERIES = 240, 4
 
 

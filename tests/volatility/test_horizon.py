@@ -18,6 +18,8 @@ from jaxfc.volatility.horizon import (
 )
 from jaxfc_kernels.reference import varma_sums as reference
 
+pytestmark = pytest.mark.slow
+
 HORIZON, NUM_SERIES = 8, 3
 ORDERS = [(1, 1), (2, 1), (1, 2), (2, 3), (3, 0), (0, 1), (0, 0)]
 EACH_ORDER = pytest.mark.parametrize("orders", ORDERS, ids=lambda orders: "VARMA" + str(orders))

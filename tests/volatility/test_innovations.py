@@ -8,6 +8,8 @@ from scipy import integrate, stats
 
 from jaxfc.volatility.innovations import GED, Normal, SkewedT, StudentT
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     (Normal(), ()),
     (StudentT(), (4.5,)),

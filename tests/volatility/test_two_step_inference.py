@@ -23,6 +23,8 @@ from jaxfc.volatility import (
 from jaxfc.volatility.correlation import Targets
 from jaxfc.volatility.inference import row_scores
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES = 300
 
 

@@ -28,6 +28,8 @@ from jaxfc.volatility.simulate import BURN_IN
 from jaxfc.volatility.vector_mean import VectorMean
 from jaxfc.volatility.vector_regression import is_stable, row_losses
 
+pytestmark = pytest.mark.slow
+
 NUM_TIMES, NUM_SERIES, HORIZON = 300, 2, 4
 ARCH = VarianceModel(GARCH(1, 0), mean=ZeroMean())
 FIXED = VarianceModel(RiskMetrics(), mean=ZeroMean())  # nothing to search for
