@@ -47,7 +47,7 @@ def world(num_rows, num_series, num_factors, **options):
 
 def test_the_default_is_calibrated():
     program = world(10, 4, 1, factor_scale=RecentScale())
-    assert_calibrated(ranked(program, ThenLatents(short_chains(10)), QUICK))
+    assert_calibrated(ranked(program, ThenLatents(long_chains(24, 400)), QUICK))
 
 
 VARIANTS = {
