@@ -15,7 +15,6 @@ from bayes.calibration_cases import (
     assert_calibrated,
     long_chains,
     ranked,
-    short_chains,
 )
 from jaxfc.bayes.asset_paths import future
 from jaxfc.bayes.asset_returns import AssetFactorProgram, AssetRows
