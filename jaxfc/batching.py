@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.counts import check_counts
-from jaxfc.typing import PyTree
+from jaxfc.typing import Array, PRNGKeyArray, PyTree
 
 
 def map_in_batches(
@@ -45,3 +45,8 @@ def count_cases(cases: PyTree) -> int:
         )
     (num_cases,) = lengths
     return int(num_cases or 0)
+
+
+def numbered_keys(key: PRNGKeyArray, number: int) -> Array:
+    """Keys 0, 1, ... of `key`: more of them leave the first ones as they are."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(number))

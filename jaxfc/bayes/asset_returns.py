@@ -19,7 +19,8 @@ from numpyro import distributions as dist
 
 from jaxfc.bayes.asset_coordinates import walked_by_scale, walked_by_size
 from jaxfc.bayes.coordinates import InCoordinates, Shifted
-from jaxfc.bayes.factor_dynamics import FactorDynamics, FactorPath
+from jaxfc.bayes.factor_dynamics import FactorDynamics
+from jaxfc.bayes.factor_path import FactorPath
 from jaxfc.bayes.factor_scales import FactorScale
 from jaxfc.bayes.loading_priors import LoadingPrior
 from jaxfc.bayes.program import Parameters, Priors, Program

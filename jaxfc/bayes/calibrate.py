@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.batching import map_in_batches
+from jaxfc.batching import map_in_batches, numbered_keys
 from jaxfc.bayes.calibrate_bands import (
     band_statistic,
     count_band,
@@ -176,7 +176,7 @@ def simulation_based_calibration(
     **Raises:** `ValueError` if `num_ranks` exceeds the draws, or for counts below 1.
     """
     check_counts(num_data_sets=num_data_sets, num_ranks=num_ranks)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_data_sets))
+    keys = numbered_keys(key, num_data_sets)
     names, ranks, ess, usable, results = ranked_data_sets(
         program, inference, quantities, keys, num_ranks, batch_size
     )

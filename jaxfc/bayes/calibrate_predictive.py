@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfc.batching import map_in_batches
+from jaxfc.batching import map_in_batches, numbered_keys
 from jaxfc.bayes.calibrate import evenly_spaced, labels
 from jaxfc.bayes.draws import PosteriorDraws
 from jaxfc.bayes.program import Parameters, Program
@@ -81,7 +81,7 @@ def posterior_predictive_check(
         raise ValueError(f"num_replicates={num_replicates} of {draws.num_draws} draws.")
     places = evenly_spaced(num_replicates, draws.num_draws)
     picked = jax.tree.map(lambda x: x[places], draws.pooled())
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_replicates))
+    keys = numbered_keys(key, num_replicates)
     replicated = replicated_statistics(program, picked, statistics, keys, batch_size)
     return PredictiveCheck(observed=dict(statistics(program)), replicated=replicated)
 

@@ -5,9 +5,6 @@ only simulation runs forward. Scales of innovations by row (`volatility`) make t
 move.
 """
 
-# NumPyro types its classes for arrays of any library and attributes as properties.
-# pyright: reportIncompatibleMethodOverride=false, reportAssignmentType=false
-
 import abc
 
 import equinox as eqx
@@ -99,30 +96,6 @@ class FactorDynamics(eqx.Module):
         known = past[-self.num_lags :]
         lags = jnp.pad(known, ((self.num_lags - known.shape[0], 0), (0, 0)))
         return jax.lax.scan(advance, lags, (noise, volatility))[1]
-
-
-class FactorPath(dist.Distribution):
-    """The path of the factors as a distribution of NumPyro's."""
-
-    support = dist.constraints.real_matrix
-    reparametrized_params: list[str] = []  # noqa: RUF012
-
-    def __init__(
-        self,
-        dynamics: FactorDynamics,
-        parameters: Parameters,
-        volatility: Float[Array, " time"],
-        num_factors: int,
-    ):
-        self.dynamics, self.parameters, self.volatility = dynamics, parameters, volatility
-        super().__init__((), (volatility.size, num_factors), validate_args=False)
-
-    def log_prob(self, value: Float[Array, "time factors"]) -> Float[Array, ""]:
-        return self.dynamics.log_prob(value, self.parameters, self.volatility)
-
-    def sample(self, key: PRNGKeyArray, sample_shape: tuple = ()) -> Float[Array, "time factors"]:
-        size = self.event_shape[1]
-        return self.dynamics.simulate(self.parameters, self.volatility, size, key=key)
 
 
 def normal_log_prob(gap: Array, scale: Array) -> Float[Array, ""]:

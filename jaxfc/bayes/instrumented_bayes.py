@@ -21,10 +21,10 @@ from jaxfc.bayes.coordinates import BesideFactors, InCoordinates, root_of_path
 from jaxfc.bayes.draws import NUM_TOGETHER, PosteriorDraws
 from jaxfc.bayes.factor_dynamics import (
     FactorDynamics,
-    FactorPath,
     FirstOrder,
     VectorFirstOrder,
 )
+from jaxfc.bayes.factor_path import FactorPath
 from jaxfc.bayes.instrumented_als import AlternatingLeastSquares
 from jaxfc.bayes.instrumented_portfolios import einsum, managed_portfolios
 from jaxfc.bayes.prior_checks import check_positive

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jaxfc.batching import map_in_batches
+from jaxfc.batching import map_in_batches, numbered_keys
 from jaxfc.bayes.instrumented import InstrumentedPCA
 from jaxfc.bayes.instrumented_als import AlternatingLeastSquares, Coefficients
 from jaxfc.bayes.instrumented_portfolios import ManagedPortfolios, einsum, managed_portfolios
@@ -147,7 +147,7 @@ def wild_bootstrap(
         lost = estimate.result == RESULTS.diverged
         return hypothesis.statistic(estimate.coefficients), lost, is_okay(estimate.result)
 
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_draws))
+    keys = numbered_keys(key, num_draws)
     draws, lost, finished = map_in_batches(draw, keys, batch_size)
     statistic = hypothesis.statistic(found.coefficients)
     usable = jnp.isfinite(draws) & ~lost

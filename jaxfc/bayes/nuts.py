@@ -21,6 +21,7 @@ from jaxfc.bayes.draws import PosteriorDraws
 from jaxfc.bayes.program import Program
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.trees import all_finite
 from jaxfc.typing import Array, Float, Int, PRNGKeyArray, PyTree, as_scalar
 
 
@@ -86,9 +87,7 @@ class NUTS(BlockwiseInference):
         frozen = jnp.any(frozen_chains(draws, Limits()))
         # All of the state is read: with a part of it unread, a program that holds all transitions
         # would be compiled otherwise than one for a block of them, and round otherwise.
-        numbers = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
-        finite = jnp.all(jnp.isfinite(draws.log_density))
-        finite &= jnp.all(jnp.asarray([jnp.all(jnp.isfinite(x)) for x in numbers]))
+        finite = all_finite((state, draws.log_density))
         result = select(frozen, cast(RESULTS, RESULTS.frozen_chain), SUCCESSFUL)
         result = select(finite, result, cast(RESULTS, RESULTS.diverged))
         return dataclasses.replace(draws, result=result)

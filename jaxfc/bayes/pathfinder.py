@@ -24,6 +24,7 @@ from jaxfc.bayes.pareto import pareto_smoothed
 from jaxfc.bayes.program import Program
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.trees import chosen
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 
 # A pair of steps of position and gradient is used if s'y is above this share of y'y.
@@ -172,7 +173,7 @@ def better(
     best: tuple[QuasiNewtonLaw, Array], other: tuple[QuasiNewtonLaw, Array]
 ) -> tuple[QuasiNewtonLaw, Array]:
     """The law with the larger bound."""
-    return jax.tree.map(lambda old, new: jnp.where(other[1] > best[1], new, old), best, other)
+    return chosen(other[1] > best[1], other, best)
 
 
 def with_pair(pairs: Pairs, step: Float[Array, " size"], change: Float[Array, " size"]) -> Pairs:
@@ -188,7 +189,7 @@ def with_pair(pairs: Pairs, step: Float[Array, " size"], change: Float[Array, " 
         appended(pairs.changes, change),
         diagonal_update(pairs.variances, step, change),
     )
-    return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, pairs)
+    return chosen(usable, new, pairs)
 
 
 def diagonal_update(

@@ -32,6 +32,7 @@ from jaxfc.bayes.draws import PosteriorDraws, Tuned
 from jaxfc.bayes.program import Program
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.trees import chosen
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 
 # An error of the energy that no accurate path makes (Stan's and NumPyro's threshold).
@@ -214,11 +215,9 @@ class PooledHMC(BlockwiseInference):
         moments = add_draws(learning.moments, chains.position)
         variance = jnp.where(window_ends_here, regularised_variance(moments), learning.variance)
         fresh = start_average(jnp.exp(average.log_step)), no_moments(variance)
-        average, moments = jax.tree.map(
-            lambda new, old: jnp.where(window_ends_here, new, old), fresh, (average, moments)
-        )
+        average, moments = chosen(window_ends_here, fresh, (average, moments))
         updated = Learning(average, moments, variance)
-        return jax.tree.map(lambda new, old: jnp.where(warming, new, old), updated, learning)
+        return chosen(warming, updated, learning)
 
 
 def density_of(program: Program):
@@ -260,14 +259,10 @@ def transition(
     gap = jnp.where(jnp.isfinite(after), after - before, jnp.inf)
     acceptance = jnp.exp(-jnp.maximum(gap, 0.0))
     accepted = jax.random.uniform(accept_key, gap.shape, dtype) < acceptance
-    chosen = jax.tree.map(
-        lambda new, old: jnp.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-        proposal,
-        chains,
-    )
+    kept = chosen(accepted, proposal, chains)
     energy = jnp.where(accepted, after, before)
-    stayed = jnp.all(chosen.position == chains.position, axis=1)
-    return chosen, Move(energy, acceptance, gap > DIVERGENCE, accepted & ~stayed)
+    stayed = jnp.all(kept.position == chains.position, axis=1)
+    return kept, Move(energy, acceptance, gap > DIVERGENCE, accepted & ~stayed)
 
 
 def path_length(number: Int[Array, ""], mean_length: Int[Array, ""]) -> Int[Array, ""]:

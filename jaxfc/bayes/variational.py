@@ -19,7 +19,8 @@ from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.program import Program
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, SUCCESSFUL, select
-from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, PyTree, as_scalar
+from jaxfc.trees import all_finite, chosen
+from jaxfc.typing import Array, Float, Int, PRNGKeyArray, PyTree, as_scalar
 
 
 class FittedLaw(eqx.Module):
@@ -111,7 +112,7 @@ class Variational(Inference):
             updates, next_state = optimiser.update(gradient, state, law)  # pyright: ignore
             stepped = cast(LowRankLaw, optax.apply_updates(law, updates))  # pyright: ignore
             usable = all_finite((value, gradient))
-            law, state = kept_if(usable, (stepped, next_state), (law, state))
+            law, state = chosen(usable, (stepped, next_state), (law, state))
             weight = 1 / jnp.maximum(1, number - begin_average + 1).astype(start.dtype)
             average = jax.tree.map(lambda a, new: a + weight * (new - a), average, law)
             return (law, state, average), -value
@@ -171,13 +172,3 @@ class LowRankNormal(Variational):
     @property
     def num_directions(self) -> int:
         return self.rank
-
-
-def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether every number is finite."""
-    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def kept_if(usable: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
-    """`new` where `usable`, else `old`."""
-    return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, old)

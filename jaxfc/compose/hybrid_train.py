@@ -10,6 +10,7 @@ import optax
 from jaxfc.compose.hybrid_network import HybridNetwork
 from jaxfc.regimes.masked import Rows
 from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.trees import chosen
 from jaxfc.typing import Array, Float, Int, PyTree
 
 LARGEST_GRADIENT = 1.0
@@ -63,9 +64,7 @@ def train(
         score = jnp.where(some_held_out, held, loss)
         # NaN is never better.
         better = (score < best.score) & jnp.isfinite(loss)
-        best = jax.tree.map(
-            lambda new, old: jnp.where(better, new, old), Best(trained, score, number), best
-        )
+        best = chosen(better, Best(trained, score, number), best)
         change, memory = optimiser.update(slopes, memory, trained)
         return (optax.apply_updates(trained, change), memory, best), (loss, held)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.trees import all_finite
 from jaxfc.typing import Array, Float, Int, PyTree
 
 # A fall of the objective by more than this share of its size is no rounding.
@@ -66,8 +67,7 @@ def iterate(
     converged = jnp.max(gains) <= tolerance
     result = select(converged, SUCCESSFUL, cast(RESULTS, RESULTS.nonlinear_max_steps_reached))
     result = select(fell, cast(RESULTS, RESULTS.likelihood_decreased), result)
-    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(parameters)]
-    finite = jnp.isfinite(objective) & jnp.all(jnp.asarray([True, *leaves]))
+    finite = all_finite((objective, parameters))
     result = select(finite, result, cast(RESULTS, RESULTS.diverged))
     limit = at_fixed_point(parameters, arguments, step=plain or step)
     return FixedPoint(limit, count, result)

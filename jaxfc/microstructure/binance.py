@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.arguments import check_positive
 from jaxfc.microstructure.book import BookFault, BookStates
 from jaxfc.microstructure.depth_sequence import DepthSequence, Difference, Level, Step
 from jaxfc.microstructure.events import EventKind, EventLog, EventRow, event_log
@@ -19,7 +20,6 @@ from jaxfc.microstructure.faults import (
     FaultRecord,
     FaultyLine,
     Policy,
-    check_units,
     numbered_lines,
     readable,
     whole_number,
@@ -153,7 +153,7 @@ def read_binance(
 
     Source: Binance API documentation, how to manage a local order book.
     """
-    check_units(tick_size=tick_size, lot_size=lot_size)
+    check_positive(tick_size=tick_size, lot_size=lot_size)
     path, units = pathlib.Path(path), Units(tick_size, lot_size)
     record, sequence = FaultRecord(str(path), faults), DepthSequence()
     rows: list[EventRow] = []
@@ -191,7 +191,7 @@ def read_binance_quotes(
 
     **Raises:** as `read_binance`; `ValueError` for a crossed quote.
     """
-    check_units(tick_size=tick_size, lot_size=lot_size)
+    check_positive(tick_size=tick_size, lot_size=lot_size)
     path = pathlib.Path(path)
     record, kind = FaultRecord(str(path), "raise"), int(EventKind.NOTHING)
     rows: list[EventRow] = []

@@ -6,12 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from jaxfc.arguments import check_positive
 from jaxfc.microstructure.events import NANOSECONDS, EventKind, EventLog, EventRow, event_log
 from jaxfc.microstructure.faults import (
     FaultRecord,
     FaultyLine,
     Policy,
-    check_units,
     whole_number,
     whole_units,
 )
@@ -52,7 +52,7 @@ def read_event_table(
     value or NaN, a negative size, a clock that goes backwards, a hole in `sequence`
     (`faults="quarantine"`: the row is listed in `faults` and a `GAP` row stands in its place).
     """
-    check_units(tick_size=tick_size, lot_size=lot_size)
+    check_positive(tick_size=tick_size, lot_size=lot_size)
     path = pathlib.Path(path)
     table = table_columns(path, columns, time_unit)
     record = FaultRecord(str(path), faults)

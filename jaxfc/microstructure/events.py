@@ -9,6 +9,7 @@ import enum
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,9 +63,7 @@ class BookEvents(eqx.Module):
                 f"{self.kind.shape[0]} events do not fit into num_events={num_events}; pad to "
                 "more, or cut the log first."
             )
-        parts = (jnp.pad(part, (0, missing)) for part in (self.gap, self.kind, self.side))
-        rest = (jnp.pad(part, (0, missing)) for part in (self.price, self.size, self.last))
-        return BookEvents(*parts, *rest)
+        return jax.tree.map(lambda part: jnp.pad(part, (0, missing)), self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +90,10 @@ class EventLog:
     def window(self, start: int, stop: int) -> "EventLog":
         """Rows `start` to `stop` (not included), all quarantined lines kept."""
         cut = slice(start, stop)
-        rows = self.events
-        gap = np.asarray(rows.gap)[cut].copy()
-        gap[:1] = 0.0
-        arrays = (rows.kind[cut], rows.side[cut], rows.price[cut], rows.size[cut], rows.last[cut])
+        rows = jax.tree.map(lambda part: part[cut], self.events)
         return dataclasses.replace(
             self,
-            events=BookEvents(jnp.asarray(gap), *arrays),
+            events=dataclasses.replace(rows, gap=rows.gap.at[:1].set(0.0)),
             time=self.time[cut],
             line=self.line[cut],
             sequence=self.sequence[cut],

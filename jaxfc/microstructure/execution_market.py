@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from jaxfc.arguments import check_not_negative, check_positive
 from jaxfc.counts import check_counts
-from jaxfc.microstructure.rate_checks import check_not_negative, check_positive
 from jaxfc.typing import Array, Float, Int, PRNGKeyArray, as_scalar
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.scipy.linalg import solve_triangular
 
+from jaxfc.arguments import check_not_negative, check_positive
 from jaxfc.counts import check_counts
-from jaxfc.microstructure.rate_checks import check_not_negative, check_positive
 from jaxfc.typing import Array, Float, as_scalar
 
 # Below it the hyperbolic curve equals its second-order expansion in the precision in use.

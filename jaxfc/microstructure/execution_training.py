@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxfc.arguments import check_positive
 from jaxfc.counts import check_counts
 from jaxfc.microstructure.execution_market import (
     ExecutionMarket,
@@ -15,8 +16,8 @@ from jaxfc.microstructure.execution_market import (
     ExecutionState,
 )
 from jaxfc.microstructure.execution_policy import FeedbackPolicy, SchedulePolicy
-from jaxfc.microstructure.rate_checks import check_positive
 from jaxfc.results import RESULTS, SUCCESSFUL, select
+from jaxfc.trees import all_finite, chosen
 from jaxfc.typing import Array, Float, PRNGKeyArray, PyTree, as_scalar
 
 Learnable = SchedulePolicy | FeedbackPolicy
@@ -180,11 +181,10 @@ def train_policy(
         learned, memory = carry
         (_, value), slopes = jax.value_and_grad(loss, has_aux=True)(learned, key)
         slopes = jax.tree.map(lambda slope: slope / scale, slopes)
-        usable = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(slopes)]))
+        usable = all_finite(slopes)
         changes, new = optimiser.update(slopes, memory, learned)
         moved = optax.apply_updates(learned, changes), new
-        kept = jax.tree.map(lambda a, b: jnp.where(usable, a, b), moved, carry)
-        return kept, (value, usable)
+        return chosen(usable, moved, carry), (value, usable)
 
     carry = learned, optimiser.init(learned)
     (learned, _), (objectives, usable) = jax.lax.scan(advance, carry, keys)

@@ -115,10 +115,3 @@ def whole_number(text: object, what: str) -> int:
         return int(text)  # pyright: ignore
     except (TypeError, ValueError):
         raise FaultyLine(f"{what} is {text!r}, expected a whole number.") from None
-
-
-def check_units(**units: float) -> None:
-    """Refuses sizes of units that are not positive and finite, by name."""
-    for name, unit in units.items():
-        if not (math.isfinite(unit) and unit > 0):
-            raise ValueError(f"{name} must be positive and finite, got {unit}.")

@@ -69,16 +69,15 @@ def fit_hawkes(
         ]
     )
 
-    def law_of(free: Array) -> HawkesLaw:
-        values = jnp.exp(free)
+    def parts_of(values: Array) -> tuple[Array, Array, Array]:
+        """Baseline, branching and decay from one vector."""
         square = num_types, num_types
-        branching = values[num_types : num_types + num_branches].reshape(square)
-        decay = values[num_types + num_branches :]
+        baseline, branching, decay = jnp.split(values, [num_types, num_types + num_branches])
         decay = decay.reshape(square) if own_decays else jnp.broadcast_to(decay, square)
-        return HawkesLaw(values[:num_types], branching, decay)
+        return baseline, branching.reshape(square), decay
 
     def loss(free: Array, rows: tuple[Array, Array]) -> Array:
-        return -hawkes_loglik(law_of(free), *rows) / jnp.sum(counts)
+        return -hawkes_loglik(HawkesLaw(*parts_of(jnp.exp(free))), *rows) / jnp.sum(counts)
 
     solver = optx.BFGS(rtol=cast(float, tolerance), atol=cast(float, tolerance))
     solution = optx.minimise(loss, solver, start, (gap, kind), max_steps=max_steps, throw=False)
@@ -87,13 +86,7 @@ def fit_hawkes(
     variances = jnp.diagonal(jnp.linalg.inv(curvature))
     # By the delta method: parameters are exponentials of what is searched over.
     spread = jnp.exp(free) * jnp.sqrt(jnp.where(variances > 0, variances, jnp.nan))
-    square = num_types, num_types
-    decays = spread[num_types + num_branches :]
-    errors = HawkesErrors(
-        spread[:num_types],
-        spread[num_types : num_types + num_branches].reshape(square),
-        decays.reshape(square) if own_decays else jnp.broadcast_to(decays, square),
-    )
+    errors = HawkesErrors(*parts_of(spread))
     result = select(
         solution.result == optx.RESULTS.successful,
         SUCCESSFUL,
@@ -101,7 +94,8 @@ def fit_hawkes(
     )
     loglik = -loss(free, (gap, kind)) * jnp.sum(counts)
     result = select(jnp.isfinite(loglik), result, cast(RESULTS, RESULTS.diverged))
-    return FittedHawkes(law_of(free), errors, loglik, solution.stats["num_steps"], result)
+    law = HawkesLaw(*parts_of(jnp.exp(free)))
+    return FittedHawkes(law, errors, loglik, solution.stats["num_steps"], result)
 
 
 def check_rows(gap: Float[Array, " events"], kind: Int[Array, " events"], num_types: int) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxfc.microstructure.rate_checks import check_not_negative, check_positive
+from jaxfc.arguments import check_not_negative, check_positive
 from jaxfc.typing import Array, Float, Int
 
 

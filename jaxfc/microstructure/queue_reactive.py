@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxfc.arguments import check_not_negative
 from jaxfc.counts import check_counts
 from jaxfc.microstructure.events import BookEvents, EventKind
-from jaxfc.microstructure.rate_checks import check_not_negative
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, as_scalar
 
 KINDS = (EventKind.ADD, EventKind.DELETE, EventKind.EXECUTE)

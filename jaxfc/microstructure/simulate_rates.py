@@ -5,8 +5,8 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 
+from jaxfc.arguments import check_not_negative, check_positive
 from jaxfc.microstructure.events import EventKind
-from jaxfc.microstructure.rate_checks import check_not_negative, check_positive
 from jaxfc.typing import Array, Float, Int
 
 

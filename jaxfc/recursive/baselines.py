@@ -208,8 +208,7 @@ class WeightedVariance(Network):
     def refine(self, inputs: Inputs, state: PyTree, dropout: Dropout | None = None) -> Answer:
         places = np.asarray(self.targets)
         values, seen = inputs.features[:, places, 0], inputs.features[:, places, -1]
-        elapsed = jnp.cumsum(inputs.gaps[::-1])[::-1] - inputs.gaps
-        weights = jnp.exp(-jnp.exp(self.log_rate) * elapsed)[:, None] * seen
+        weights = jnp.exp(-jnp.exp(self.log_rate) * inputs.elapsed)[:, None] * seen
         mass = jnp.sum(weights, axis=0)
         square = jnp.sum(weights * values**2, axis=0) / jnp.where(mass > 0, mass, 1.0)
         # A window without an observation, or of equal values, says nothing: the anchor's scale.

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxfc.recursive.layers import Linear
 from jaxfc.recursive.nets import Encoder, Inputs, Sizes
-from jaxfc.recursive.network import Block, Mixing
+from jaxfc.recursive.network import Block, Mixing, made_blocks
 from jaxfc.typing import Array, Float, PRNGKeyArray
 
 
@@ -66,21 +66,10 @@ class Patches(Encoder):
         key: PRNGKeyArray,
     ):
         num_tokens = num_patches(sizes.window, patch) + 1
-        key, *keys = jax.random.split(key, num_blocks + 1)
-        self.embedding = Linear(patch * sizes.num_inputs, width, key=key)
+        keys = jax.random.split(key, num_blocks + 1)
+        self.embedding = Linear(patch * sizes.num_inputs, width, key=keys[0])
         self.first_token = jnp.zeros(width, self.embedding.weight.dtype)
-        self.blocks = tuple(
-            Block(
-                num_tokens,
-                width,
-                mixing=mixing,
-                num_heads=num_heads,
-                expansion=4.0,
-                multiple=8,
-                key=each,
-            )
-            for each in keys
-        )
+        self.blocks = made_blocks(keys[1:], num_tokens, width, mixing=mixing, num_heads=num_heads)
         self.patch = patch
 
     def __call__(self, inputs: Inputs) -> Float[Array, "tokens width"]:
@@ -112,19 +101,10 @@ class SeriesPatches(Encoder):
         key: PRNGKeyArray,
     ):
         num_tokens = num_patches(sizes.window, patch)
-        key, *keys = jax.random.split(key, num_blocks + 1)
-        self.embedding = Linear(patch * sizes.num_channels, width, key=key)
-        self.blocks = tuple(
-            Block(
-                num_tokens,
-                width,
-                mixing="attention",
-                num_heads=num_heads,
-                expansion=4.0,
-                multiple=8,
-                key=each,
-            )
-            for each in keys
+        keys = jax.random.split(key, num_blocks + 1)
+        self.embedding = Linear(patch * sizes.num_channels, width, key=keys[0])
+        self.blocks = made_blocks(
+            keys[1:], num_tokens, width, mixing="attention", num_heads=num_heads
         )
         self.patch, self.targets = patch, sizes.targets
 
@@ -200,8 +180,7 @@ class Decaying(Encoder):
     def states(self, inputs: Inputs) -> Float[Array, " width"]:
         """h after the last row."""
         rates = jnp.exp(self.log_rates)
-        elapsed = jnp.cumsum(inputs.gaps[::-1])[::-1] - inputs.gaps
-        weights = jnp.exp(-rates * elapsed[:, None])
+        weights = jnp.exp(-rates * inputs.elapsed[:, None])
         size = jnp.sqrt(-jnp.expm1(-2.0 * rates))
         return size * jnp.sum(weights * self.inputs(rows_of(inputs)), axis=0)
 

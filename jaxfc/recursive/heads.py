@@ -17,8 +17,8 @@ from jaxfc.counts import check_counts
 from jaxfc.forecast import Forecast, GaussianForecast
 from jaxfc.recursive.laws import MixtureForecast
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
+from jaxfc_kernels.constants import LOG_2PI
 
-LOG_ROOT_TWO_PI = 0.5 * float(np.log(2.0 * np.pi))
 # Log scales stay within so much of the anchor's: a factor of 400 either way.
 LARGEST_LOG_SCALE = 6.0
 
@@ -35,10 +35,14 @@ class Moments(eqx.Module):
 
     def correlations(self) -> Float[Array, "horizon series horizon series"]:
         """`corr`, or the identity."""
-        if self.corr is not None:
-            return self.corr
-        size, shape = self.location.size, self.location.shape
-        return jnp.eye(size, dtype=self.location.dtype).reshape(*shape, *shape)
+        return identity_like(self.location) if self.corr is None else self.corr
+
+
+def identity_like(
+    entries: Float[Array, "horizon series"],
+) -> Float[Array, "horizon series horizon series"]:
+    """The identity over all (step, series)."""
+    return jnp.eye(entries.size, dtype=entries.dtype).reshape(*entries.shape, *entries.shape)
 
 
 class Head(eqx.Module):
@@ -112,7 +116,7 @@ class GaussianHead(Head):
     ) -> Float[Array, ""]:
         mean, std = located(outputs, anchor)
         errors = (jnp.where(observed, target, mean) - mean) / std
-        return summed(0.5 * errors**2 + jnp.log(std) + LOG_ROOT_TWO_PI, observed)
+        return summed(0.5 * errors**2 + jnp.log(std) + 0.5 * LOG_2PI, observed)
 
     def law(self, outputs: Outputs, anchor: Moments, *, key: PRNGKeyArray | None) -> Forecast:
         mean, std = located(outputs, anchor)
@@ -191,12 +195,12 @@ class MixtureHead(Head):
     ) -> Float[Array, ""]:
         logits, means, stds = self.components(outputs, anchor)
         errors = (jnp.where(observed, target, anchor.location) - means) / stds
-        entries = 0.5 * errors**2 + jnp.log(stds) + LOG_ROOT_TWO_PI
+        entries = 0.5 * errors**2 + jnp.log(stds) + 0.5 * LOG_2PI
         return -logsumexp(logits - jnp.sum(jnp.where(observed, entries, 0.0), axis=(1, 2)))
 
     def law(self, outputs: Outputs, anchor: Moments, *, key: PRNGKeyArray | None) -> Forecast:
         logits, means, stds = self.components(outputs, anchor)
-        identity = Moments(anchor.location, anchor.scale).correlations()
+        identity = identity_like(anchor.location)
         scatters = jax.vmap(lambda std: scaled_cov(std, identity))(stds)
         return MixtureForecast(jnp.exp(logits), means, scatters)
 
@@ -248,13 +252,13 @@ class LowRankHead(Head):
         common = jax.scipy.linalg.solve_triangular(chol, raw.T @ errors, lower=True)
         quadratic = jnp.sum(errors**2) - jnp.sum(common**2)
         log_det = jnp.sum(jnp.log(jnp.diagonal(chol)))
-        return 0.5 * quadratic + log_det + summed(jnp.log(unit) + LOG_ROOT_TWO_PI, observed)
+        return 0.5 * quadratic + log_det + summed(jnp.log(unit) + 0.5 * LOG_2PI, observed)
 
     def law(self, outputs: Outputs, anchor: Moments, *, key: PRNGKeyArray | None) -> Forecast:
         mean, std = located(outputs, anchor)
         raw = self.raw_loadings(outputs)
         loadings = raw * jax.lax.rsqrt(1.0 + jnp.sum(raw**2, axis=-1, keepdims=True))
         own = 1.0 - jnp.sum(loadings**2, axis=-1)
-        identity = Moments(mean, std).correlations()
-        corr = jnp.einsum("hir,gjr->higj", loadings, loadings) + own[..., None, None] * identity
+        corr = jnp.einsum("hir,gjr->higj", loadings, loadings)
+        corr = corr + own[..., None, None] * identity_like(mean)
         return GaussianForecast(mean, scaled_cov(std, corr))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.arguments import refuse_sums, required_key
+from jaxfc.batching import numbered_keys
 from jaxfc.counts import check_counts
 from jaxfc.model import Fitted, Model
 from jaxfc.recursive.baselines import Architecture, RecursiveNet, WeightedVarianceNet
@@ -150,9 +151,10 @@ class NetworkModel(Model):
             network = self.build(prepared, key=build_key)
             return train(network, prepared.task, prepared.validation, self.training, key=key)
 
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.training.num_seeds))
+        keys = numbered_keys(key, self.training.num_seeds)
         # One program for all seeds either way: side by side, or in turn.
-        states = (jax.vmap if self.training.side_by_side else in_turn)(one)(keys)
+        together = self.training.side_by_side
+        states = jax.vmap(one)(keys) if together else jax.lax.map(one, keys)
         return self.finish(prepared, states)
 
     def untrained(
@@ -266,11 +268,6 @@ class NetworkModel(Model):
             targets=self.targets,
             log_squares=self.log_squares,
         )
-
-
-def in_turn(function):
-    """`function` of each case along the leading axis, one after the other."""
-    return lambda cases: jax.lax.map(function, cases)
 
 
 def num_scored(task: PanelTask) -> Float[Array, ""]:

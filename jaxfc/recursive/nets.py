@@ -19,6 +19,11 @@ class Inputs(eqx.Module):
     features: Float[Array, "time series channels"]
     gaps: Float[Array, " time"]
 
+    @property
+    def elapsed(self) -> Float[Array, " time"]:
+        """Time from each row to the last."""
+        return jnp.cumsum(self.gaps[::-1])[::-1] - self.gaps
+
 
 class Sizes(NamedTuple):
     """What a network is built for; `targets` are the places of the series that it forecasts."""

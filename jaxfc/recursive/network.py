@@ -57,6 +57,22 @@ class Block(eqx.Module):
         return rms_normalised(hidden + self.channels(hidden))
 
 
+def made_blocks(
+    keys: Array,
+    num_tokens: int,
+    width: int,
+    *,
+    mixing: Mixing,
+    num_heads: int,
+    expansion: float = 4.0,
+    multiple: int = 8,
+) -> tuple[Block, ...]:
+    """A block for each key, all of one size."""
+    options = {"mixing": mixing, "num_heads": num_heads}
+    options |= {"expansion": expansion, "multiple": multiple}
+    return tuple(Block(num_tokens, width, **options, key=key) for key in keys)
+
+
 class Thought(NamedTuple):
     """Where a recursion stands: the embedded answer y and the latent scratch pad z."""
 
@@ -111,17 +127,14 @@ class TinyRecursiveNet(eqx.Module):
     ):
         check_recursion(num_tokens, width, num_blocks, num_inner, num_cycles, num_heads, mixing)
         block_key, answer_key, latent_key = jax.random.split(key, 3)
-        self.blocks = tuple(
-            Block(
-                num_tokens,
-                width,
-                mixing=mixing,
-                num_heads=num_heads,
-                expansion=expansion,
-                multiple=multiple,
-                key=each,
-            )
-            for each in jax.random.split(block_key, num_blocks)
+        self.blocks = made_blocks(
+            jax.random.split(block_key, num_blocks),
+            num_tokens,
+            width,
+            mixing=mixing,
+            num_heads=num_heads,
+            expansion=expansion,
+            multiple=multiple,
         )
         self.first_answer = cut_off_normal((width,), 1.0, key=answer_key)
         self.first_latent = cut_off_normal((width,), 1.0, key=latent_key)

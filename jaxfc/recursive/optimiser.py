@@ -1,6 +1,6 @@
 """The optimiser: Adam with decoupled weight decay, or its scale-free form, with a warm-up."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def make_optimiser(
         return learning_rate * jnp.minimum(rising, falling)
 
     return optax.chain(
-        clipped(largest_norm),
+        optax.clip_by_global_norm(cast(float, largest_norm)),
         scale,
         optax.add_decayed_weights(weight_decay, is_matrix),  # pyright: ignore
         optax.scale_by_schedule(lambda step: -rate(step)),
@@ -79,17 +79,6 @@ def make_optimiser(
 def global_norm(tree: PyTree) -> Float[Array, ""]:
     """Root of the sum of all squares (optax names it differently from version to version)."""
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
-
-
-def clipped(largest_norm: Float[Array, ""]) -> optax.GradientTransformation:
-    """Gradients scaled down to a global norm of at most `largest_norm`; smaller ones pass."""
-
-    def update(grads: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
-        norm = global_norm(grads)
-        factor = jnp.minimum(1.0, largest_norm / jnp.maximum(norm, 1e-30))
-        return jax.tree.map(lambda grad: factor * grad, grads), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)  # pyright: ignore
 
 
 def with_noise(

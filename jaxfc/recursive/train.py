@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +17,7 @@ from jaxfc.recursive.training import (
     TrainingState,
     start_training,
 )
+from jaxfc.trees import all_finite, chosen
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 # Examples evaluated side by side.
@@ -275,20 +275,3 @@ def thinking_curve(network: Network, task: Task) -> Float[Array, " supervision"]
 
     losses, counts = map_in_batches(one, jnp.arange(task.num_examples), EVALUATION_BATCH)
     return jnp.sum(losses, axis=0) / jnp.maximum(jnp.sum(counts, axis=0), 1.0)
-
-
-def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether no number of a tree is NaN or infinite."""
-    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def chosen(condition: Bool[Array, "*batch"], if_true: PyTree, if_false: PyTree) -> PyTree:
-    """One tree or the other, by leading axis where there is one."""
-
-    def pick(a: Array, b: Array) -> Array:
-        return jnp.where(
-            condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b
-        )
-
-    return jax.tree.map(pick, if_true, if_false)

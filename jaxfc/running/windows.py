@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxfc.batching import numbered_keys
 from jaxfc.forecast import Forecast
 from jaxfc.model import Fitted, Model
 from jaxfc.panel import Panel
@@ -79,7 +80,7 @@ def stack_windows(
         )
     keys = None
     if key is not None:
-        folded = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(rows)))
+        folded = numbered_keys(key, len(rows))
         keys = stacked(list(np.asarray(jax.random.key_data(folded))))
     return Windows(
         values=stacked([p.values for p in panels]).astype(dtype),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxfc.arguments import check_positive
 from jaxfc.counts import check_counts
 from jaxfc.results import RESULTS, is_okay
 from jaxfc.trading.portfolio_interior import Objective, minimise
@@ -265,13 +266,3 @@ def scaled_to_gross(
     """
     gross = jnp.sum(jnp.abs(weights), axis=-1, keepdims=True)
     return weights * jnp.clip(gross, least, most) / gross
-
-
-def check_positive(**numbers: Array) -> None:
-    """Raises `ValueError` for known numbers that are not positive and finite."""
-    for name, number in numbers.items():
-        if isinstance(number, Tracer) or not isinstance(number, Array):
-            continue
-        known = np.asarray(number)
-        if not np.all((known > 0.0) & np.isfinite(known)):
-            raise ValueError(f"{name} must be positive and finite, got {known.tolist()}.")
