@@ -102,7 +102,7 @@ def submitted(law: Law, names: list[str], origin: pd.Timestamp) -> np.ndarray:
     """The draws, with zero for the assets that were taken over before the origin."""
     draws = law.draws.copy()
     for name, day in DELISTED.items():
-        if origin >= day:
+        if origin >= day and name in names:
             draws[:, names.index(name)] = 0.0
     return draws
 
@@ -130,7 +130,8 @@ def portfolio(rule: PortfolioRule, draws: np.ndarray) -> np.ndarray:
     """Weights of all assets, NaN if the rule finds none; what never moves gets none."""
     moving = np.std(draws, axis=0) > 0.0
     weights = np.zeros(draws.shape[1])
-    weights[moving] = np.asarray(found_weights(rule, jnp.asarray(draws[:, moving])))
+    with jax.default_device(jax.devices("cpu")[0]):  # many short steps: an accelerator is slower
+        weights[moving] = np.asarray(found_weights(rule, jnp.asarray(draws[:, moving])))
     return weights
 
 
