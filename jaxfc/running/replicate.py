@@ -156,14 +156,16 @@ def compile_chunk(
     size = batch_size * len(devices)
     shapes = jax.tree.map(lambda leaf: shape_of(leaf, sharding, (size, *leaf.shape[1:])), cases)
     constant = jax.tree.map(lambda leaf: shape_of(leaf, everywhere, leaf.shape), shared)
-    spread = jax.shard_map(
-        jax.vmap(function, in_axes=(0, *(None for _ in shared))),
-        mesh=mesh,
-        in_specs=(sharding.spec, *(everywhere.spec for _ in shared)),
-        out_specs=sharding.spec,
-        check_vma=False,
-    )
-    lowered = jax.jit(spread).lower(shapes, *constant)
+    batch = jax.vmap(function, in_axes=(0, *(None for _ in shared)))
+    if len(devices) > 1:
+        batch = jax.shard_map(
+            batch,
+            mesh=mesh,
+            in_specs=(sharding.spec, *(everywhere.spec for _ in shared)),
+            out_specs=sharding.spec,
+            check_vma=False,
+        )
+    lowered = jax.jit(batch).lower(shapes, *constant)
     compiled = lowered.compile()
     run = with_one_blas_thread(compiled) if devices[0].platform == "cpu" else compiled
     return Program(run, size, sharding, everywhere, lowered.out_info, bytes_of(compiled))
