@@ -1,4 +1,4 @@
-# make demo | test | test-all | bench | docs | clean. Needs Python 3.11 or newer and make, nothing else;
+# make demo | test | test-all | bench | docs | figures | clean. Needs Python 3.11 or newer and make, nothing else;
 # uv is used when it is on PATH. Index, proxy and certificate settings are left to pip's or uv's own
 # configuration. The install is editable, so only a change of pyproject.toml installs again.
 
@@ -7,6 +7,9 @@ PYTHONS := $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14
 UV := $(shell command -v uv 2>/dev/null)
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# make bench BENCH_ARGS=--quick prints the smallest sizes and keeps nothing.
+BENCH_ARGS ?= --save
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 ifneq ($(UV),)
   NEEDED := venv
@@ -18,7 +21,7 @@ else
   INSTALL := $(VENV)/bin/python -m pip install
 endif
 
-.PHONY: demo test test-all bench docs clean
+.PHONY: demo test test-all bench docs figures clean
 
 demo: $(VENV)/installed-demo
 	$(VENV)/bin/jaxfc demo
@@ -33,10 +36,17 @@ test-all: PYTEST_ARGS += -m ''
 test-all: test
 
 bench: $(VENV)/installed-bench
-	set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(VENV)/bin/python "$$script"; done
+	@failed=; for script in benchmarks/bench_*.py; do echo "== $$script"; \
+	  $(ONE_THREAD) $(VENV)/bin/python "$$script" $(BENCH_ARGS) || failed="$$failed $$script"; done; \
+	$(VENV)/bin/python benchmarks/page.py || exit 1; \
+	if [ -n "$$failed" ]; then echo "not finished:$$failed (see benchmarks/README.md)" >&2; exit 1; fi
 
 docs: $(VENV)/installed-docs
 	$(VENV)/bin/mkdocs build --strict
+
+# The pictures of the pages, drawn by the pages' own Python: PAGES=volatility.md for one of them.
+figures: $(VENV)/installed-demo
+	$(VENV)/bin/python docs/draw_figures.py $(PAGES)
 
 clean:
 	rm -rf $(VENV) .jax_cache .pytest_cache .ruff_cache build dist site

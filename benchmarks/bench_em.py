@@ -87,7 +87,7 @@ def against_statsmodels(size: tuple, peer: Statsmodels, step, ours, start, data)
     moved, loglik = ours(peer.parameters(params, init), data)
     states = np.asarray(theirs.smoothed_state)[:, 0], np.asarray(theirs.smoothed_state_cov)[..., 0]
     next_init = type(init)(init.k_states, "known", constant=states[0], stationary_cov=states[1])
-    names = tuple(field for field in vars(moved) if field != "intercept")
+    names = tuple(n for n, leaf in vars(moved).items() if leaf is not None and n != "intercept")
     end, num_steps = our_end(step, start, data)
     return {
         "size": "x".join(map(str, size)),

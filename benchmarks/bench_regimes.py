@@ -176,7 +176,7 @@ def main() -> None:
         rows = [accelerator_row(how, n) for n in (1, 64) for how in ("sequential", "parallel")]
         report("regimes_accelerator", rows, save=options.save)
         return
-    sizes = [(500, 4)] if options.quick else [(2500, 12), (2500, 4), (2500, 30)]
+    sizes = [(500, 4)] if options.quick else [(2500, 4), (2500, 12), (2500, 30)]
     report("regimes", [row_of(*size) for size in sizes], "dynamax", save=options.save)
 
 

@@ -23,7 +23,7 @@ from timing import compile_seconds, copy_gbytes, cpu_seconds, matmul_gflops, rep
 
 from jaxfc.factors import ClosedForm
 from jaxfc.factors.em import EMStep
-from jaxfc.factors.moments import block_diagonals
+from jaxfc.factors.path_blocks import block_diagonals
 from jaxfc_kernels import block_tridiagonal
 from jaxfc_kernels.collapse import collapse_diagonal
 from jaxfc_kernels.var_precision import path_precision, stationary_block_cov
@@ -105,7 +105,7 @@ def bench(size: tuple[int, int, int, int], peaks: tuple[float, float], quick: bo
     counted["whole"] = tuple(sum(column) for column in zip(*counted.values(), strict=True))
     runs, compiling = {}, {}
     for name, (run, arguments) in parts(size, start, data).items():
-        compiled, compiling[name] = compile_seconds(lambda *a, run=run: run(*a), *arguments)
+        compiled, compiling[name] = compile_seconds(run, *arguments)
         runs[name] = lambda compiled=compiled, arguments=arguments: compiled(*arguments)
     seconds = cpu_seconds(runs, **({"num_samples": 3, "num_rounds": 1} if quick else {}))
     rows = []

@@ -12,18 +12,13 @@ results are checked equal to 1e-6; dynamax adds 1e-9 to the diagonal of what it 
 
 import argparse
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from dynamax.linear_gaussian_ssm import (
-    ParamsLGSSM,
-    ParamsLGSSMDynamics,
-    ParamsLGSSMEmissions,
-    ParamsLGSSMInitial,
-    lgssm_smoother,
-    parallel_lgssm_smoother,
-)
+from dynamax.linear_gaussian_ssm import lgssm_smoother, parallel_lgssm_smoother
 from panels import SIZES, draw_panel, starting_point
+from peers_dynamax import dynamax_params
 from timing import compile_seconds, cpu_seconds, report
 
 from jaxfc.factors import ClosedForm
@@ -49,7 +44,7 @@ def closed_form(parameters: FactorParameters, values: Array) -> tuple[FactorPost
 def closed_form_full(parameters: FactorParameters, values: Array) -> tuple[FactorPosterior, Array]:
     """The same from the full matrix of idiosyncratic covariances."""
     cov = jnp.diag(parameters.idiosyncratic_cov)
-    collapsed = collapse_complete(values, parameters.loadings, cov)
+    collapsed = collapse_complete(values, jnp.ones(len(values)), parameters.loadings, cov)
     posterior = ClosedForm().posterior(parameters, collapsed)
     return posterior, posterior.evidence - 0.5 * collapsed_misfit(collapsed, posterior.means)
 
@@ -71,21 +66,6 @@ def companion_space(parameters: FactorParameters) -> StateSpace:
         design=jnp.pad(parameters.loadings, ((0, 0), (0, num_states - num_factors))),
         observation_offset=parameters.intercept,
         observation_cov=parameters.idiosyncratic_cov,
-    )
-
-
-def dynamax_params(space: StateSpace, noise: Array) -> ParamsLGSSM:
-    """The same state space for dynamax."""
-    no_state_inputs = jnp.zeros((space.num_states, 0))
-    no_series_inputs = jnp.zeros((space.num_series, 0))
-    return ParamsLGSSM(
-        initial=ParamsLGSSMInitial(space.initial_mean, space.initial_cov),
-        dynamics=ParamsLGSSMDynamics(
-            space.transition, space.offset, no_state_inputs, space.innovation_cov
-        ),
-        emissions=ParamsLGSSMEmissions(
-            space.design, space.observation_offset, no_series_inputs, noise
-        ),
     )
 
 
@@ -114,8 +94,9 @@ def bench(size: tuple[int, int, int, int], quick: bool) -> dict:
     values, observed = draw_panel(*size, 0.0)
     parameters, data = starting_point(values, observed, size[2], size[3])
     space = companion_space(parameters)
-    full = dynamax_params(space, jnp.diag(space.observation_cov))
-    diagonal = dynamax_params(space, space.observation_cov)
+    matrix = jnp.diag(parameters.idiosyncratic_cov)
+    full = dynamax_params(eqx.tree_at(lambda s: s.observation_cov, space, matrix))
+    diagonal = dynamax_params(space)
 
     def collapsed_kalman(space, values):
         return space.smooth(values, None, implementation="collapsed")

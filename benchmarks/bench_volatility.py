@@ -4,7 +4,8 @@
         python benchmarks/bench_volatility.py [--quick] [--save]
 
 Needs the extras `peers` and `data`. Simulated GARCH(1,1) and DCC(1,1) series, T = 2000. CPU seconds
-of warmed-up calls, compilation apart, ours and the peers' in turn in one process.
+of warmed-up calls, compilation apart, ours and the peers' in turn in one process; of the long ones
+(`dcc`, `composite`, `rolling`) the median of `calls`.
 
 Table `garch`: one series, and a batch of series in one call against arch in a loop (no standard
 errors). Table `dcc`: both steps, full likelihood, without and with standard errors that count the
@@ -15,7 +16,6 @@ T (N^3 / 3 + 4 N^2) of the value. Table `composite`: likelihoods of contiguous p
 
 import argparse
 import os
-import time
 
 os.environ.setdefault("NPROC", "16")
 
@@ -41,6 +41,8 @@ from jaxfc.volatility.search import by_forward_mode
 
 jax.config.update("jax_enable_x64", True)
 NUM_TIMES = 2000
+CALLS = {"num_samples": 3, "num_rounds": 1}  # of runs that take seconds
+MOST_WITH_ERRORS = 20  # series; above, multiarch's errors are not run
 
 
 def returns(num_series: int) -> np.ndarray:
@@ -93,14 +95,6 @@ def garch_row(num_series: int) -> dict[str, object]:
     }
 
 
-def once(run) -> float:
-    """CPU seconds of a second call."""
-    run()
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
 def dcc_row(num_series: int) -> dict[str, object]:
     """Both steps, and with standard errors."""
     values = returns(num_series)
@@ -113,18 +107,27 @@ def dcc_row(num_series: int) -> dict[str, object]:
 
     run, seconds = compile_seconds(lambda v: model.estimate(v, observed).parameters, data)
     run_errors, more_seconds = compile_seconds(with_errors, data)
-    ours = once(lambda: jax.block_until_ready(run(data)))
-    errors = once(lambda: jax.block_until_ready(run_errors(data)))
     exact = multiarch.DCC(values)
-    theirs = once(lambda: exact.fit(se=None))  # pyright: ignore[reportArgumentType]
-    their_errors = once(lambda: exact.fit(se="two-step")) if num_series <= 20 else float("nan")
     fast = multigarch.DCC(n_jobs=1, mean="constant", method="full")
-    fastest = once(lambda: fast.fit(values))
     frame = pd.DataFrame(values, columns=[f"r{i}" for i in range(num_series)])
-    broad = once(lambda: pymgarch.DCC().fit(frame, compute_se=False))
+    runs = {
+        "ours": lambda: run(data),
+        "multiarch": lambda: exact.fit(se=None),  # pyright: ignore[reportArgumentType]
+        "multigarch": lambda: fast.fit(values),
+        "pymgarch": lambda: pymgarch.DCC().fit(frame, compute_se=False),
+        "errors": lambda: run_errors(data),
+    }
+    if num_series <= MOST_WITH_ERRORS:
+        runs["multiarch_errors"] = lambda: exact.fit(se="two-step")
+    taken = cpu_seconds(runs, **CALLS)
+    ours, theirs, fastest = taken["ours"], taken["multiarch"], taken["multigarch"]
+    broad, errors = taken["pymgarch"], taken["errors"]
+    their_errors = taken.get("multiarch_errors", float("nan"))
     return {
         "series": num_series,
+        "calls": CALLS["num_samples"],
         "jaxfc_s": ours,
+        "pymgarch_s": broad,
         "pymgarch_over_ours": broad / ours,
         "multiarch_s": theirs,
         "multigarch_s": fastest,
@@ -173,16 +176,18 @@ def composite_row(num_series: int) -> dict[str, object]:
     fast = multigarch.DCC(n_jobs=1, mean="constant", method="cl")
     frame = pd.DataFrame(values, columns=[f"r{i}" for i in range(num_series)])
     broad = pymgarch.DCC()
-    taken = {
-        "jaxfc_s": once(lambda: jax.block_until_ready(run(data))),
-        "of_it_margins_s": once(lambda: jax.block_until_ready(margins(data))),
-        "multigarch_s": once(lambda: fast.fit(values)),
-        "pymgarch_s": once(lambda: broad.fit(frame, method="composite", compute_se=False)),
+    runs = {
+        "jaxfc_s": lambda: run(data),
+        "of_it_margins_s": lambda: margins(data),
+        "multigarch_s": lambda: fast.fit(values),
+        "pymgarch_s": lambda: broad.fit(frame, method="composite", compute_se=False),
     }
+    taken = cpu_seconds(runs, **CALLS)
     ours = taken["jaxfc_s"]
     found = run(data)
     return {
         "series": num_series,
+        "calls": CALLS["num_samples"],
         **taken,
         "multigarch_over_ours": taken["multigarch_s"] / ours,
         "pymgarch_over_ours": taken["pymgarch_s"] / ours,
@@ -216,12 +221,14 @@ def rolling_row(num_windows: int, num_series: int = 10, window: int = 1000) -> d
         for start in range(few):
             fast.fit(values[start : start + window])
 
-    ours = once(lambda: jax.block_until_ready(run(starts)))
-    from_scratch = once(lambda: jax.block_until_ready(run_cold(starts)))
-    fastest = once(theirs) * num_windows / few
+    runs = {"warm": lambda: run(starts), "cold": lambda: run_cold(starts), "multigarch": theirs}
+    taken = cpu_seconds(runs, **CALLS)
+    ours, from_scratch = taken["warm"], taken["cold"]
+    fastest = taken["multigarch"] * num_windows / few
     return {
         "windows": num_windows,
         "series": num_series,
+        "calls": CALLS["num_samples"],
         "jaxfc_s": ours,
         "jaxfc_cold_s": from_scratch,
         "multigarch_s": fastest,

@@ -1,10 +1,12 @@
-"""Simulated panels of the benchmarks, and the sizes at which packages are compared."""
+"""Simulated panels and models of the benchmarks, and the sizes at which packages are compared."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.factors.components import FactorParameters, ppca_loadings, static_factors, with_dynamics
 from jaxfc.factors.em import PanelData
+from jaxfc.state_space import StateSpace, stationary_law
 
 SIZES = ((35, 100, 2, 1), (100, 250, 3, 2), (100, 500, 5, 2))  # series, time, factors, lags
 BURN_IN = 50
@@ -44,3 +46,23 @@ def starting_point(
     variances = jnp.full(loadings.shape[0], noise)
     factors = static_factors(data.values, data.observed, loadings, variances)
     return with_dynamics(loadings, variances, factors, num_lags), data
+
+
+def draw_space(num_series: int, num_states: int, *, key: jax.Array) -> StateSpace:
+    """Orthogonal-similar dynamics with roots 0.25 to 0.75, half of each variance common."""
+    root_key, design_key = jax.random.split(key)
+    rotation, _ = jnp.linalg.qr(jax.random.normal(root_key, (num_states, num_states)))
+    transition = rotation @ (jnp.linspace(0.25, 0.75, num_states)[:, None] * rotation.T)
+    offset, innovation_cov = jnp.zeros(num_states), jnp.eye(num_states)
+    mean, cov = stationary_law(transition, offset, innovation_cov)
+    design = jax.random.normal(design_key, (num_series, num_states))
+    return StateSpace(
+        initial_mean=mean,
+        initial_cov=cov,
+        transition=transition,
+        offset=offset,
+        innovation_cov=innovation_cov,
+        design=design,
+        observation_offset=jnp.zeros(num_series),
+        observation_cov=jnp.einsum("ia,ab,ib->i", design, cov, design),
+    )

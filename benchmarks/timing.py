@@ -28,7 +28,8 @@ CHUNK_SECONDS = 0.02
 def compile_seconds(run: Callable, *args) -> tuple[jax.stages.Compiled, float]:
     """The compiled function, and the CPU seconds that tracing and compiling took."""
     start = time.process_time()
-    compiled = jax.jit(run).lower(*args).compile()
+    # Methods of modules cannot be hashed, which `jit` asks for.
+    compiled = jax.jit(lambda *given: run(*given)).lower(*args).compile()
     return compiled, time.process_time() - start
 
 

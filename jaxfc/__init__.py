@@ -1,102 +1,109 @@
 """jaxfc: differentiable forecasts of panels of financial and macroeconomic time series, in JAX."""
 
-from jaxfc.compose import FactorARX, SizeSelection, Trajectories
-from jaxfc.factors import (
-    EM,
-    PCA,
-    PPCA,
-    AutoregressiveErrors,
-    Blocks,
-    ClosedForm,
-    DynamicFactorModel,
-    FactorWorld,
-    FittedFactorModel,
-    IndependentErrors,
-    KalmanMoments,
-    LinearEquations,
-    News,
-    Nowcasts,
-    ObservedFactors,
-    Restrictions,
-    StudentT,
-    TwoStepEM,
-    VolatilePeriods,
-    bootstrap,
-    conditional_forecast,
-    consecutive_news,
-    contributions,
-    factor_contributions,
-    factor_criteria,
-    forecast_with_uncertainty,
-    hessian_draws,
-    historical_decomposition,
-    identify,
-    impulse_responses,
-    news,
-    news_batch,
-    nowcast,
-    outliers,
-    predict,
-    r_squared,
-    residual_corr,
-    residual_tests,
-    select_model,
-    shock_criteria,
-    standard_errors,
-    standardised_errors,
-    with_num_shocks,
-)
-from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
-from jaxfc.frames import read_table
-from jaxfc.fredmd import read_fredmd
-from jaxfc.hierarchy import (
-    ERM,
-    OLS,
-    WLS,
-    BottomUp,
-    Hierarchy,
-    LevelConditional,
-    MiddleOut,
-    MinT,
-    TopDown,
-    reconcile,
-)
-from jaxfc.impact import impact
-from jaxfc.inversion import invert
-from jaxfc.model import Fitted, Model
-from jaxfc.panel import Panel
-from jaxfc.panel_padding import pad_panel, pad_panels
-from jaxfc.release_calendar import ReleaseCalendar
-from jaxfc.results import RESULTS
-from jaxfc.returns import log_returns, with_returns
-from jaxfc.running import (
-    Expanding,
-    Local,
-    Ray,
-    Rolling,
-    Study,
-    StudyResult,
-    Track,
-    backtest,
-    load_backtest,
-    product_grid,
-    read_study,
-    replicate,
-    track,
-)
-from jaxfc.serialisation import load, save
-from jaxfc.state_forecast import StateForecast
-from jaxfc.state_space import Posterior, StateSpace, TimeVarying
-from jaxfc.transform_rules import (
-    Difference,
-    Growth,
-    Level,
-    Log,
-    LogDifference,
-    Standardise,
-)
-from jaxfc.transforms import transform
-from jaxfc.vintages import VintageStore, pseudo_vintages
+from typing import TYPE_CHECKING
+
+from jaxfc.lazy import lazy_names
+
+if TYPE_CHECKING:  # imported when they are first asked for
+    from jaxfc.compose import FactorARX, SizeSelection, Trajectories
+    from jaxfc.factors import (
+        EM,
+        PCA,
+        PPCA,
+        AutoregressiveErrors,
+        Blocks,
+        ClosedForm,
+        DynamicFactorModel,
+        FactorWorld,
+        FittedFactorModel,
+        IndependentErrors,
+        KalmanMoments,
+        LinearEquations,
+        News,
+        Nowcasts,
+        ObservedFactors,
+        Restrictions,
+        StudentT,
+        TwoStepEM,
+        VolatilePeriods,
+        bootstrap,
+        conditional_forecast,
+        consecutive_news,
+        contributions,
+        factor_contributions,
+        factor_criteria,
+        forecast_with_uncertainty,
+        hessian_draws,
+        historical_decomposition,
+        identify,
+        impulse_responses,
+        news,
+        news_batch,
+        nowcast,
+        outliers,
+        predict,
+        r_squared,
+        residual_corr,
+        residual_tests,
+        select_model,
+        shock_criteria,
+        standard_errors,
+        standardised_errors,
+        with_num_shocks,
+    )
+    from jaxfc.forecast import FactorForecast, Forecast, GaussianForecast, SampleForecast
+    from jaxfc.frames import read_table
+    from jaxfc.fredmd import read_fredmd
+    from jaxfc.hierarchy import (
+        ERM,
+        OLS,
+        WLS,
+        BottomUp,
+        Hierarchy,
+        LevelConditional,
+        MiddleOut,
+        MinT,
+        TopDown,
+        reconcile,
+    )
+    from jaxfc.impact import impact
+    from jaxfc.inversion import invert
+    from jaxfc.model import Fitted, Model
+    from jaxfc.panel import Panel
+    from jaxfc.panel_padding import pad_panel, pad_panels
+    from jaxfc.release_calendar import ReleaseCalendar
+    from jaxfc.results import RESULTS
+    from jaxfc.returns import log_returns, with_returns
+    from jaxfc.running import (
+        Expanding,
+        Local,
+        Ray,
+        Rolling,
+        Study,
+        StudyResult,
+        Track,
+        backtest,
+        load_backtest,
+        product_grid,
+        read_study,
+        replicate,
+        track,
+    )
+    from jaxfc.serialisation import load, save
+    from jaxfc.state_forecast import StateForecast
+    from jaxfc.state_space import Posterior, StateSpace, TimeVarying
+    from jaxfc.transform_rules import (
+        Difference,
+        Growth,
+        Level,
+        Log,
+        LogDifference,
+        Standardise,
+    )
+    from jaxfc.transforms import transform
+    from jaxfc.vintages import VintageStore, pseudo_vintages
+else:
+    __getattr__, __dir__ = lazy_names(__name__, __file__)
 
 __version__ = "0.1.0"
 

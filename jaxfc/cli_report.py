@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
+from jaxfc.cli_output import Json, Output, Quiet
+
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Where Backtest.save wrote the backtest.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Where Backtest.save or jaxfc backtest run wrote the backtest."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("report"),
     target: Annotated[
         str | None, typer.Option(help="Series to report on; default: the first that is forecast.")
@@ -26,24 +31,23 @@ def report(
     periods_per_year: Annotated[
         float, typer.Option(help="Periods that make a year, for annual measures.")
     ] = 52.0,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write the HTML page of a backtest: intervals, coverage, drivers, sizes, strategies.
 
     **Example:** `jaxfc report backtest --out page`
     """
-    import tomllib
-
     import jax
 
     from jaxfc.report import write_backtest_report
+    from jaxfc.report.backtest_run import saved_backtest
+    from jaxfc.report.file_options import read_toml
     from jaxfc.running import load_backtest
 
     chosen = None
     if groups is not None:
-        try:
-            chosen = tomllib.loads(groups.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{groups} is no TOML file: {error}.") from error
+        chosen = read_toml(groups, "a line of it is such as Rates = ['T10YR', 'T2YR']")
         odd = [
             name
             for name, of in chosen.items()
@@ -53,36 +57,20 @@ def report(
             raise ValueError(
                 f"{groups}: {odd[0]} must be a list of series, got {chosen[odd[0]]!r}."
             )
-    page = write_backtest_report(
-        load_backtest(folder),
-        out,
-        target=target,
-        groups=chosen,
-        title=title,
-        units=units,
-        scale=scale,
-        cost=cost,
-        cash_rate=cash_rate,
-        periods_per_year=periods_per_year,
-        key=jax.random.key(0),
-    )
-    print(f"Written to {page}")
-
-
-def demo_returns(out: Path, quick: bool) -> None:
-    """The page of a backtest of S&P 500 returns on data that ship inside packages."""
-    from jaxfc.index_panel import index_panel
-    from jaxfc.report.returns_demo import QUICK, ReturnsConfig, run_returns_demo, write_returns_demo
-
-    config = QUICK if quick else ReturnsConfig()
-    print(
-        f"{config.num_origins} windows of {config.window} weeks: each chooses its sizes, estimates "
-        f"and draws {config.num_draws} trajectories."
-    )
-    data = index_panel(incomplete=config.incomplete)
-    done = run_returns_demo(config, data)
-    scores = done.scores().iloc[0]
-    print(
-        f"RMSE {scores['rmse']:.4f}, {scores['outside 90%']:.1%} of the returns outside the 90% "
-        f"intervals. Written to {write_returns_demo(done, config, data, out)}"
-    )
+    output = Output(quiet, as_json)
+    with output.waiting("drawing"):
+        page = write_backtest_report(
+            load_backtest(saved_backtest(folder)),
+            out,
+            target=target,
+            groups=chosen,
+            title=title,
+            units=units,
+            scale=scale,
+            cost=cost,
+            cash_rate=cash_rate,
+            periods_per_year=periods_per_year,
+            key=jax.random.key(0),
+        )
+    output.say(f"Written to {page}")
+    output.answer({"page": page})

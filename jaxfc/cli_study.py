@@ -1,10 +1,11 @@
 """The commands `jaxfc study`: init, run, status, report."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from jaxfc.cli_output import Json, Output, Quiet, refuse_existing
 
 app = typer.Typer(
     name="study",
@@ -17,6 +18,8 @@ app = typer.Typer(
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.toml"),
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write a commented file to start from.
 
@@ -24,17 +27,17 @@ def init(
     """
     from jaxfc.report.study_file import factor_names, template
 
-    if file.exists():
-        raise ValueError(f"{file} exists already; give another name, or remove it first.")
+    refuse_existing(file)
     file.write_text(template(factor_names(), str(file)), encoding="utf-8")
-    print(f"Written to {file}. Next: jaxfc study run {file} --store results")
+    output = Output(quiet, as_json)
+    output.say(f"Written to {file}. Next: jaxfc study run {file} --store results")
+    output.answer({"file": file})
 
 
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="A TOML file; jaxfc study init writes one.")],
     store: Annotated[Path, typer.Option(help="Folder of the results, new or of this study.")],
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no summary.")] = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="Spread over the Ray cluster that RAY_ADDRESS names.")
     ] = False,
@@ -42,6 +45,8 @@ def run(
         int | None,
         typer.Option(help="MiB that a program may use; default: a quarter of what is free.", min=1),
     ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Compute what the store does not hold yet.
 
@@ -55,47 +60,54 @@ def run(
     from jaxfc.report.study_file import factor_names, read_study_file
     from jaxfc.running.cluster import Ray
 
+    output = Output(quiet, as_json)
     study, seed = read_study_file(config, factor_names())
     try:
         result = study.run(
             store,
             key=jax.random.key(seed),
             engine=Ray() if ray else None,
-            progress=False if quiet else None,
+            progress=output.progress,
             memory_budget=None if memory_budget is None else memory_budget * 2**20,
         )
     except KeyboardInterrupt:
-        print(f"Stopped. What is in {store} stays; run the same command to go on.")
+        output.say(f"Stopped. What is in {store} stays; run the same command to go on.")
         raise typer.Exit(130) from None
-    if not quiet:
-        fits = result.table()[["num_failed", "num_stopped"]].sum()
-        print(
-            f"{len(result.settings)} cells, {study.num_paths} paths in each, "
-            f"{len(result.paths)} fits of which {fits['num_failed']} failed and "
-            f"{fits['num_stopped']} stopped at their bound on steps. Results in {store}."
-        )
+    fits = result.table()[["num_failed", "num_stopped"]].sum()
+    output.say(
+        f"{len(result.settings)} cells, {study.num_paths} paths in each, "
+        f"{len(result.paths)} fits of which {fits['num_failed']} failed and "
+        f"{fits['num_stopped']} stopped at their bound on steps. Results in {store}."
+    )
+    output.answer(
+        {
+            "store": store,
+            "num_cells": len(result.settings),
+            "num_paths": study.num_paths,
+            "num_fits": len(result.paths),
+            **fits.to_dict(),
+        }
+    )
 
 
 @app.command()
 def status(
     store: Annotated[Path, typer.Argument(help="The --store of a study.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Totals as JSON.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """How far a study is, cell by cell; nothing is computed.
 
     **Example:** `jaxfc study status results`
     """
-    from rich.console import Console
     from rich.table import Table
 
     from jaxfc.running.study_status import read_status
 
     found = read_status(store)
-    totals = found.to_dict()
-    if as_json:
-        print(json.dumps(totals))
-        return
-    console, table = Console(), Table(title=found.name)
+    totals, table = found.to_dict(), Table(title=found.name)
+    output = Output(quiet, as_json)
+    output.answer(totals)
     table.add_column("cell", justify="right")
     table.add_column(", ".join(found.varying))
     for name in ("paths", "failed", "stopped", "seconds", "compiling"):
@@ -105,15 +117,13 @@ def status(
         counts = (f"{row['num_paths']}/{found.num_paths}", row["num_failed"], row["num_stopped"])
         seconds = (f"{row[name]:.1f}" for name in ("seconds", "compile_seconds"))
         table.add_row(str(at), settings, *map(str, counts), *seconds)
-    console.print(table)
-    console.print(
+    output.say(
+        table,
         f"{totals['num_cells_done']} of {totals['num_cells']} cells, "
         f"{totals['num_paths_done']} of {totals['num_paths']} paths, "
         f"{totals['num_failed']} failed fits, {totals['num_stopped']} stopped; "
         f"{totals['seconds']:.1f} s of computing, "
         f"{totals['compile_seconds']:.1f} s of compiling.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -128,6 +138,8 @@ def report(
         list[str] | None, typer.Option(help="A metric to report, again for more; default: all.")
     ] = None,
     title: Annotated[str | None, typer.Option(help="Default: the name of the study.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write what a study found: one page with heat maps, error bars, seconds, and tables beside it.
 
@@ -138,7 +150,10 @@ def report(
     from jaxfc.report.study import write_study_report
     from jaxfc.running.study_result import read_study
 
-    result = read_study(store)
-    page = write_study_report(result, out, title=title, baseline=baseline, metrics=metric)
+    output = Output(quiet, as_json)
+    with output.waiting("drawing"):
+        result = read_study(store)
+        page = write_study_report(result, out, title=title, baseline=baseline, metrics=metric)
     so_far = "" if result.is_complete else " The study is not complete; the page says so."
-    print(f"Written to {page}.{so_far}")
+    output.say(f"Written to {page}.{so_far}")
+    output.answer({"page": page, "is_complete": result.is_complete})

@@ -125,7 +125,8 @@ def read_parquet(path: pathlib.Path) -> pd.DataFrame:
 
     try:
         frame = pd.read_parquet(io.BytesIO(content))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        # The last three are those of broken metadata.
         raise ValueError(f"{path} is a broken Parquet file ({error}); write it again.") from error
     if not len(frame):
         raise ValueError(f"{path} is empty: it has no row.")
@@ -163,7 +164,10 @@ def dates(
     text = column.astype(str).str.strip()
     if text.str.fullmatch(r"\d{4}-?[qQ][1-4]").all():
         quarters = text.str.upper().str.replace("-", "")
-        return pd.PeriodIndex(quarters, freq="Q").to_timestamp(how="end").normalize()
+        try:
+            return pd.PeriodIndex(quarters, freq="Q").to_timestamp(how="end").normalize()
+        except ValueError as error:  # a year that no timestamp reaches
+            raise ValueError(f"{path}: column {column.name!r}: {error}.") from error
     parsed = [pd.to_datetime(text, format=pattern, errors="coerce") for pattern in DATE_FORMATS]
     best = max(parsed, key=lambda attempt: int(attempt.notna().sum()))
     if not best.notna().any():

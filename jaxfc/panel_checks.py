@@ -13,6 +13,7 @@ from jaxfc.typing import Bool, Float
 
 Delay = pd.Timedelta | pd.offsets.BaseOffset
 DelayLike = datetime.timedelta | pd.offsets.BaseOffset | str
+LAST_YEAR = 9999  # that Python's dates know
 
 
 def checked_frame(frame: object, label: str) -> pd.DataFrame:
@@ -66,6 +67,10 @@ def checked_index(index: pd.Index, label: str) -> pd.DatetimeIndex:
     if index.hasnans:
         row = int(np.flatnonzero(index.isna())[0])
         raise ValueError(f"{label}: the date of row {row} is missing (NaT); set or drop it.")
+    years = np.asarray(index.year)
+    odd = years[(years < 1) | (years > LAST_YEAR)]
+    if len(odd):
+        raise ValueError(f"{label}: a date lies in the year {odd[0]}, not in 1 to {LAST_YEAR}.")
     repeated = index[index.duplicated()]
     if len(repeated):
         raise ValueError(

@@ -25,7 +25,7 @@ import equinox as eqx
 import jax
 
 from jaxfc.model import Fitted
-from jaxfc.serialisation_tree import decode, encode
+from jaxfc.serialisation_tree import DECODING_ERRORS, decode, encode
 
 MAGIC = b"JAXFCFIT"
 FORMAT = "jaxfc fitted model"
@@ -85,7 +85,7 @@ def load(path: PathLike) -> Fitted:
     header = read_header(rest[LENGTH_SIZE:end], str(path))
     try:
         fitted = decode(header["tree"], lambda like: read_arrays(rest[end:], like))
-    except ValueError as error:
+    except DECODING_ERRORS as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
     if not isinstance(fitted, Fitted):
         raise ValueError(f"{str(path)!r} holds a {type(fitted).__name__}, not a fitted model.")
@@ -96,7 +96,7 @@ def read_header(text: bytes, path: str) -> dict[str, Any]:
     """The header, of this format and version."""
     try:
         header = json.loads(text)
-    except ValueError as error:  # also undecodable bytes
+    except (ValueError, RecursionError) as error:  # also undecodable bytes
         raise ValueError(f"{path!r} has a header that is not JSON.") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT or "tree" not in header:
         raise ValueError(f"{path!r} is no file of a fitted model written by jaxfc.save.")
@@ -113,7 +113,7 @@ def read_arrays(body: bytes, like: list[Any]) -> list[Any]:
     stream = io.BytesIO(body)
     try:
         arrays = eqx.tree_deserialise_leaves(stream, like)
-    except (RuntimeError, EOFError) as error:
+    except (RuntimeError, EOFError, OSError, MemoryError, ValueError) as error:
         raise ValueError("its arrays are not those its header describes.") from error
     if stream.read(1):
         raise ValueError("more follows its last array.")

@@ -21,6 +21,16 @@ import jax.numpy as jnp
 import numpy as np
 
 PACKAGES = ("jaxfc", "jaxfc_kernels")
+# What `decode` meets in a tree that was changed by hand, besides the `ValueError` of its own.
+DECODING_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def encode(value: Any, arrays: list[Any], where: str) -> Any:

@@ -268,6 +268,11 @@ def date_in_name(path: Path) -> pd.Timestamp:
 
 def read_vintage(path: Path) -> pd.DataFrame:
     """Dates x series from a table file; of an Excel file the first sheet, dates first."""
-    if path.suffix.lower() in (".xls", ".xlsx"):
+    if path.suffix.lower() not in (".xls", ".xlsx"):
+        return read_table(path)
+    try:
         return pd.read_excel(path, index_col=0)
-    return read_table(path)
+    except ImportError:  # of the package that reads Excel files; it says which
+        raise
+    except Exception as error:  # its readers raise whatever their parts do
+        raise ValueError(f"{path} is no Excel file, or a broken one ({error}).") from error

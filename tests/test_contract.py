@@ -1,8 +1,9 @@
 """Every model times every verb: what the contracts promise, whatever the model.
 
-Models that answer with draws take a key wherever the others take none. Clauses on the law itself
-(quantiles by standard deviations, moments of a sample, one horizon a part of a longer one, the
-affine answer to data) are those of models with a Gaussian law.
+Models that answer with draws take a key wherever the others take none; a network of an exact law
+takes one to be estimated. Clauses on the law itself (quantiles by standard deviations, moments of a
+sample, one horizon a part of a longer one, the affine answer to data) are those of models with a
+Gaussian law.
 """
 
 from typing import NamedTuple
@@ -26,8 +27,11 @@ from jaxfc.bayes.instrumented_panel import instrumented_panel
 from jaxfc.bayes.m6 import M6Model
 from jaxfc.bayes.pooled_hmc import PooledHMC
 from jaxfc.bayes.switching_hierarchy import SwitchingHierarchy
+from jaxfc.compose import DiagonalCell, Hybrid
 from jaxfc.evaluation.benchmarks import benchmark_models
 from jaxfc.hierarchy import HierarchicalVAR
+from jaxfc.recursive import DecayingNet, NetworkModel, QuantileHead, RecursiveNet, Training
+from jaxfc.regimes import DiagonalCovariance, RegimeModel
 from jaxfc.results import is_okay
 from jaxfc.volatility import GARCH, RiskMetrics, VarianceModel, ZeroMean
 
@@ -48,6 +52,7 @@ MODELS = {
 # Verbs are the matter here, not posteriors: few draws, which nothing is asked of.
 ANY = Limits(rhat=np.inf, ess=0.0, divergent=1.0, bfmi=0.0, step=0.0, moved=0.0, log_density_sd=0.0)
 SHORT = PooledHMC(num_chains=2, num_draws=8, num_warmup=60, num_leapfrogs=3)
+BRIEF = Training(10, 8, round_length=5, warm_up=2, average=0.8)
 SECTORS = {"W": "one", "X": "one", "Y": "two", "Z": "two"}
 DRAWN = {
     "M6": M6Model(SECTORS, num_factors=1, inference=SHORT, limits=ANY),
@@ -61,14 +66,38 @@ DRAWN = {
         limits=ANY,
     ),
     "switching hierarchy": SwitchingHierarchy(2, SECTORS, inference=SHORT, limits=ANY),
+    "hybrid": Hybrid(
+        RegimeModel(2, DiagonalCovariance(), max_steps=60, tolerance=1e-4),
+        cell=DiagonalCell,
+        width=3,
+        num_steps=5,
+    ),
+    "recursive network, quantiles": NetworkModel(
+        RecursiveNet(4, "none", num_blocks=1, num_inner=1, num_supervision=2),
+        3,
+        4,
+        head=QuantileHead(num_draws=100),
+        training=BRIEF,
+    ),
 }
+# Weights are drawn, the law is exact: the key of the estimation may be handed to the forecast.
+LEARNED = {"network": NetworkModel(DecayingNet(4), 3, 4, training=BRIEF)}
 # `given` refuses, as the contract allows: the factors of a draw belong to the fitted rows.
 TIED = ("M6",)
 # Of the fitted rows each draw knows its log variances; on data `given` the filter tells their law.
 FILTERED = ("factor volatility",)
-# Answers are affine in the data but for: products of returns and characteristics, regimes.
-CURVED = ("instrumented PCA", "switching hierarchy", *FILTERED)
-# Each of these compiles for 15 seconds or more, and its own tests run by default.
+# Answers are affine in the data but for products of returns and characteristics, regimes, networks.
+CURVED = (
+    "instrumented PCA",
+    "switching hierarchy",
+    "hybrid",
+    "recursive network, quantiles",
+    *LEARNED,
+    *FILTERED,
+)
+# Its cell is of equinox, whose classes are not written to disk.
+UNSAVED = ("hybrid",)
+# Each of these compiles long, most for 15 seconds or more, and its own tests run by default.
 SLOW = {"instrumented PCA", *DRAWN} - {"factor volatility"}
 # Moments without a key, draws with one.
 EITHER = ("ARCH(1)", "RiskMetrics")
@@ -111,9 +140,9 @@ def instrumented(panel):
 @pytest.fixture(scope="module")
 def case(request, panel, instrumented):
     name = request.param
-    model = (MODELS | DRAWN)[name]
+    model = (MODELS | DRAWN | LEARNED)[name]
     panel = instrumented if name == "instrumented PCA" else panel
-    key = jax.random.key(7) if name in DRAWN else None
+    key = jax.random.key(7) if name in DRAWN | LEARNED else None
     return Case(name, model, panel, model.fit(panel, key=key), key)
 
 
@@ -123,7 +152,7 @@ def those(names, slow=SLOW):
     return pytest.mark.parametrize("case", cases, indirect=True)
 
 
-every_model = those(MODELS | DRAWN)
+every_model = those(MODELS | DRAWN | LEARNED)
 
 
 @every_model
@@ -134,9 +163,9 @@ def test_fit_reports(case):
     assert fitted.num_steps.shape == () and int(fitted.num_steps) >= 0
 
 
-@those(MODELS)
+@those(MODELS | LEARNED, slow={*SLOW, *LEARNED})
 def test_fit_equals_estimate(case):
-    again = eqx.filter_jit(case.model.estimate)(*case.panel.arrays())
+    again = eqx.filter_jit(case.model.estimate)(*case.panel.arrays(), key=case.key)
     leaves = (jax.tree.leaves(eqx.filter(tree, eqx.is_array)) for tree in (case.fitted, again))
     for a, b in zip(*leaves, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
@@ -154,6 +183,12 @@ def test_the_key_decides_and_is_asked_for_where_there_are_draws(case):
         return
     with pytest.raises(ValueError, match="key"):
         case.model.fit(case.panel)
+    if case.name in LEARNED:
+        law = case.fitted.forecast(HORIZON)
+        np.testing.assert_array_equal(law.mean, case.forecast(HORIZON).mean)
+        other = case.model.fit(case.panel, key=jax.random.key(0))
+        assert not np.allclose(other.forecast(HORIZON).mean, law.mean)
+        return
     with pytest.raises(ValueError, match="key"):
         case.fitted.forecast(HORIZON)
     model = case.model.resolved(case.panel)
@@ -198,7 +233,7 @@ def test_forecast_operations_commute(case):
     )
 
 
-@those(MODELS)
+@those(MODELS | LEARNED)
 def test_draws_have_the_forecast_moments(case):
     forecast = case.forecast(HORIZON)
     draws = np.asarray(forecast.sample(20_000, key=jax.random.key(0)))
@@ -221,7 +256,7 @@ def test_given_the_same_data_nothing_changes(case):
     np.testing.assert_allclose(after.std, before.std, atol=1e-9)
 
 
-@those(name for name in MODELS | DRAWN if name not in TIED)
+@those(name for name in MODELS | DRAWN | LEARNED if name not in TIED)
 def test_impact_adds_up_and_sees_only_what_was_observed(case):
     found = jaxfc.impact(case.fitted, case.panel, 2, target="X", key=case.key)
     if case.name not in CURVED:
@@ -231,7 +266,7 @@ def test_impact_adds_up_and_sees_only_what_was_observed(case):
     assert np.all(np.asarray(found.cells)[:, ~case.panel.observed] == 0.0)
 
 
-@those(MODELS)
+@those(MODELS | LEARNED)
 def test_longer_horizons_extend_shorter_ones(case):
     short, long = case.forecast(2), case.forecast(HORIZON)
     np.testing.assert_allclose(short.mean, long.mean[:2], atol=1e-12)
@@ -250,13 +285,17 @@ def test_simulate_needs_and_uses_the_key(case):
 @every_model
 def test_save_and_load(case, tmp_path):
     path = tmp_path / "fitted.jaxfc"
+    if case.name in UNSAVED:
+        with pytest.raises(TypeError, match="a class outside jaxfc, and cannot be saved"):
+            jaxfc.save(case.fitted, path)
+        return
     jaxfc.save(case.fitted, path)
     again = jaxfc.load(path)
     assert type(again) is type(case.fitted)
     np.testing.assert_array_equal(case.forecast(2, again).mean, case.forecast(2).mean)
 
 
-@those(MODELS | DRAWN, slow={*SLOW, *DRAWN})
+@those(MODELS | DRAWN | LEARNED, slow={*SLOW, *DRAWN, *LEARNED})
 def test_batch_of_vintages_equals_the_loop(case):
     panel, model = case.panel, case.model.resolved(case.panel)
     values, _ = panel.arrays()

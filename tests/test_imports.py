@@ -22,6 +22,7 @@ FAMILIES = (
     "recursive",
     "microstructure",
 )
+COMMANDS = ("backtest", "data", "demo", "doctor", "fit", "report", "study")
 FLOORS = {
     "kernels": 0,
     "base": 1,
@@ -32,10 +33,10 @@ FLOORS = {
     "running": 6,
     "facade": 7,
     "report": 8,
-    "cli_report": 9,
-    "cli_study": 9,
-    "cli": 10,
-    "outside": 11,
+    "cli_output": 9,
+    **{f"cli_{verb}": 10 for verb in COMMANDS},
+    "cli": 11,
+    "outside": 12,
 }
 OUTSIDE = ("experiments", "benchmarks", "tests", "conftest", "oracles")
 KERNEL_PACKAGES = {"jax", "numpy", "jaxfc_kernels"} | sys.stdlib_module_names

@@ -3,10 +3,21 @@
 from jaxfc.compose.decomposition import DecomposedForecast
 from jaxfc.compose.factor_dcc import FactorDCC, FittedFactorDCC
 from jaxfc.compose.factor_forecast import FactorVolatilityForecast
+from jaxfc.compose.held_portfolio import HeldPortfolio, hold
 from jaxfc.compose.hybrid import FittedHybrid, Hybrid
 from jaxfc.compose.hybrid_laws import MomentAnchor, RegimeExperts
 from jaxfc.compose.hybrid_network import DiagonalCell, Recursion
 from jaxfc.compose.hybrid_regimes import RegimeAttention, TrainableRegimes
+from jaxfc.compose.portfolio_chain import (
+    ChainPath,
+    ChainStep,
+    MomentRule,
+    PortfolioChain,
+    origins_of,
+    period_returns,
+    rows_of,
+)
+from jaxfc.compose.regime_reconciliation import reconcile_regimes
 from jaxfc.compose.regression import Sizes
 from jaxfc.compose.residuals import (
     EmpiricalResiduals,
@@ -15,10 +26,13 @@ from jaxfc.compose.residuals import (
     VolatilityScaled,
 )
 from jaxfc.compose.returns import FactorARX, FittedFactorARX, SizeSelection
+from jaxfc.compose.rolling_tuning import Tuned, tune
 from jaxfc.compose.switching_corr import FittedSwitchingCorrelation, SwitchingCorrelation
 from jaxfc.compose.trajectories import Trajectories
 
 __all__ = [
+    "ChainPath",
+    "ChainStep",
     "DecomposedForecast",
     "DiagonalCell",
     "EmpiricalResiduals",
@@ -29,9 +43,12 @@ __all__ = [
     "FittedFactorDCC",
     "FittedHybrid",
     "FittedSwitchingCorrelation",
+    "HeldPortfolio",
     "Hybrid",
     "MomentAnchor",
+    "MomentRule",
     "NormalResiduals",
+    "PortfolioChain",
     "Recursion",
     "RegimeAttention",
     "RegimeExperts",
@@ -41,5 +58,12 @@ __all__ = [
     "SwitchingCorrelation",
     "TrainableRegimes",
     "Trajectories",
+    "Tuned",
     "VolatilityScaled",
+    "hold",
+    "origins_of",
+    "period_returns",
+    "reconcile_regimes",
+    "rows_of",
+    "tune",
 ]

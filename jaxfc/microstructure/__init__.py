@@ -5,6 +5,13 @@ from jaxfc.microstructure.bilinear import BilinearNormalisation
 from jaxfc.microstructure.binance import read_binance, read_binance_quotes
 from jaxfc.microstructure.binance_writer import write_binance
 from jaxfc.microstructure.book import Book, BookFault, BookStates, empty_book, reconstruct
+from jaxfc.microstructure.calibrate_flow import LevelFlow, level_flow
+from jaxfc.microstructure.calibrate_rates import (
+    CalibratedFlow,
+    CalibratedQueues,
+    calibrate_flow,
+    calibrate_queues,
+)
 from jaxfc.microstructure.clocks import accumulate, ewma_intensity, strikes
 from jaxfc.microstructure.event_table import read_event_table, write_event_table
 from jaxfc.microstructure.events import BookEvents, EventKind, EventLog
@@ -93,6 +100,8 @@ __all__ = [
     "BookEvents",
     "BookFault",
     "BookStates",
+    "CalibratedFlow",
+    "CalibratedQueues",
     "EquityCosts",
     "EventKind",
     "EventLog",
@@ -109,6 +118,7 @@ __all__ = [
     "HawkesLaw",
     "HawkesPath",
     "HawkesRows",
+    "LevelFlow",
     "Manipulation",
     "MeanAndRisk",
     "MicroPrice",
@@ -127,6 +137,8 @@ __all__ = [
     "TrainedPolicy",
     "accumulate",
     "book_at",
+    "calibrate_flow",
+    "calibrate_queues",
     "cheapest_schedule",
     "decay_allows",
     "draw_queues",
@@ -144,6 +156,7 @@ __all__ = [
     "hawkes_loglik",
     "hawkes_rows",
     "level_changes",
+    "level_flow",
     "liquidate_assets",
     "obizhaeva_wang",
     "optimal_feedback",

@@ -22,6 +22,7 @@ from jaxfc.microstructure.faults import (
     Policy,
     numbered_lines,
     readable,
+    shortened,
     whole_number,
     whole_units,
 )
@@ -70,7 +71,7 @@ def decoded(number: int, text: str) -> Message:
     time = whole_number(stamp, "the receive time")
     try:
         content = json.loads(body)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also whole numbers of thousands of digits
         raise FaultyLine(f"the message is no JSON ({error}); is the line cut?") from None
     if isinstance(content, dict):
         content = content.get("data", content)
@@ -101,9 +102,12 @@ def levels_of(message: Message, bids: str, asks: str, units: Units) -> list[Leve
     """The levels of a message, bids first."""
     levels = []
     for side, name in ((1, bids), (-1, asks)):
-        for pair in field(message, name):
+        pairs = field(message, name)
+        if not isinstance(pairs, list):
+            raise FaultyLine(f"field {name!r} is {shortened(pairs)}, expected a list of levels.")
+        for pair in pairs:
             if not isinstance(pair, list) or len(pair) != 2:
-                raise FaultyLine(f"a level is {pair!r}, expected [price, size].")
+                raise FaultyLine(f"a level is {shortened(pair)}, expected [price, size].")
             price = whole_units(pair[0], units.tick, "a price")
             levels.append((side, price, whole_units(pair[1], units.lot, "a size")))
     return levels

@@ -89,7 +89,8 @@ def table_columns(
     path: pathlib.Path, columns: Mapping[str, str], time_unit: str
 ) -> dict[str, list[object]]:
     """The mapped columns of a file as lists, `time` in nanoseconds."""
-    import pyarrow.parquet as parquet  # loaded on first use
+    import pyarrow  # loaded on first use
+    import pyarrow.parquet as parquet
 
     if time_unit not in TICKS_OF_THE_CLOCK:
         raise ValueError(f"time_unit must be s, ms, us or ns, got {time_unit!r}.")
@@ -100,17 +101,23 @@ def table_columns(
             f"columns must map {', '.join(REQUIRED)} and may map {', '.join(OPTIONAL)}; missing "
             f"{missing}, unknown {unknown}."
         )
-    held = parquet.read_schema(path).names
+    found: dict[str, list[object]] = {}
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist or is no file; check the path.")
+    try:
+        held = parquet.read_schema(path).names
+        wanted = [name for name in dict.fromkeys(columns.values()) if name in held]
+        table = parquet.read_table(path, columns=wanted)
+        for name, column in columns.items():
+            if name == "time" and column in held:
+                found[name] = clock_values(table[column], time_unit)
+            elif column in held:
+                found[name] = table[column].to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is a broken Parquet file ({error}); write it again.") from error
     absent = [name for name in columns.values() if name not in held]
     if absent:
         raise ValueError(f"{path} has no column {absent}; it has {held}.")
-    table = parquet.read_table(path, columns=list(dict.fromkeys(columns.values())))
-    found: dict[str, list[object]] = {}
-    for name, column in columns.items():
-        if name == "time":
-            found[name] = clock_values(table[column], time_unit)
-        else:
-            found[name] = table[column].to_pylist()
     return found
 
 
@@ -137,9 +144,9 @@ def table_row(
 ) -> EventRow:
     """One row of a table."""
     kind, side = cells["kind"], cells["side"]
-    if kind not in kinds:
+    if not isinstance(kind, Hashable) or kind not in kinds:
         raise FaultyLine(f"unknown event type {kind!r}, expected one of {list(kinds)}.")
-    if side not in sides or sides[side] not in (-1, 0, 1):
+    if not isinstance(side, Hashable) or side not in sides or sides[side] not in (-1, 0, 1):
         raise FaultyLine(f"unknown side {side!r}, expected one of {list(sides)} as -1, 0 or 1.")
     if sides[side] == 0 and kinds[kind] in SIDED:
         raise FaultyLine(f"{kinds[kind].name} needs a side, got {side!r}.")

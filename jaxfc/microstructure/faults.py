@@ -3,14 +3,17 @@
 import gzip
 import math
 import pathlib
+import reprlib
 import zlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 # Raise at the first fault, or keep a list of them and distrust the book until its next snapshot.
 Policy = Literal["raise", "quarantine"]
-# Ticks and lots are kept in 32 bits.
+# Ticks and lots are kept in 32 bits; clocks and numbers of messages in 64, with room for their
+# differences.
 LARGEST = 2**31 - 2
+LARGEST_NUMBER = 2**62
 
 
 class Fault(NamedTuple):
@@ -85,16 +88,16 @@ def whole_units(text: object, unit: float, what: str) -> int:
     """
     try:
         number = float(text)  # pyright: ignore
-    except (TypeError, ValueError):
-        raise FaultyLine(f"{what} is {text!r}, expected a number.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise FaultyLine(f"{what} is {shortened(text)}, expected a number.") from None
     if not math.isfinite(number):
         raise FaultyLine(f"{what} is {text!r}, expected a finite number.")
     if number < 0:
         raise FaultyLine(f"{what} is negative: {text}.")
     units = number / unit
-    whole = round(units)
-    if whole > LARGEST:
+    if units > LARGEST:
         raise FaultyLine(f"{what} {text} is {units:.3g} units of {unit}, beyond 32 bits.")
+    whole = round(units)
     # Division errs by less than 1e-6 within 32 bits; another unit errs by a tenth or more.
     if abs(units - whole) > 1e-3:
         raise FaultyLine(
@@ -107,11 +110,19 @@ def whole_units(text: object, unit: float, what: str) -> int:
 def whole_number(text: object, what: str) -> int:
     """An integer of the file, sign and all.
 
-    **Raises:** `FaultyLine` for anything else.
+    **Raises:** `FaultyLine` for anything else, or one beyond 62 bits.
     """
     try:
         if isinstance(text, float):
             raise ValueError
-        return int(text)  # pyright: ignore
+        number = int(text)  # pyright: ignore
     except (TypeError, ValueError):
-        raise FaultyLine(f"{what} is {text!r}, expected a whole number.") from None
+        raise FaultyLine(f"{what} is {shortened(text)}, expected a whole number.") from None
+    if abs(number) >= LARGEST_NUMBER:
+        raise FaultyLine(f"{what} is {shortened(text)}, beyond 62 bits.")
+    return number
+
+
+def shortened(value: object) -> str:
+    """A value of a file as it stands there, long ones cut."""
+    return reprlib.repr(value)

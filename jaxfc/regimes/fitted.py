@@ -44,6 +44,7 @@ class FittedRegimes(Fitted):
     `state` is the probability of each regime at the last row of the data; `path` the objective
     before each EM step, NaN beyond the last; `entropy` that of the smoothed probabilities;
     `expected_rows` how many rows each regime is expected to hold. `loglik` leaves the prior out.
+    `starts_drawn`: whether the estimation drew starts with a key.
     """
 
     emissions: Emissions
@@ -56,6 +57,7 @@ class FittedRegimes(Fitted):
     num_steps: Int[Array, ""]  # pyright: ignore
     result: RESULTS  # pyright: ignore
     implementation: str = eqx.field(static=True, default="sequential")
+    starts_drawn: bool = eqx.field(static=True, default=False)
 
     @property
     def transition(self) -> Float[Array, "regimes regimes"]:
@@ -118,10 +120,11 @@ class FittedRegimes(Fitted):
         """The exact mixture law of the next `horizon` rows, given the parameters.
 
         **Raises:** `ValueError` for a horizon below 1 and for a key, which nothing here draws with
-        (use `.sample(num_draws, key=...)` of the answer).
+        (use `.sample(num_draws, key=...)` of the answer), unless `starts_drawn`: who has one key
+        for estimation and forecast, as a backtest, may hand it to both.
         """
         check_counts(horizon=horizon)
-        if key is not None:
+        if key is not None and not self.starts_drawn:
             raise ValueError(
                 "the forecast is exact and takes no key; draw with .sample(n, key=...)."
             )

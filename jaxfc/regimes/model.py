@@ -153,6 +153,7 @@ class RegimeModel(Model):
             num_steps=ended.num_steps,
             result=select(empty, cast(RESULTS, RESULTS.empty_regime), ended.result),
             implementation=self.implementation,
+            starts_drawn=self.num_starts > 1,
         )
 
     def start(

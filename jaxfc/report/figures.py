@@ -160,7 +160,7 @@ def plot_factor_overlay(
 
     `align` turns the factor over where it is negatively correlated, as signs are arbitrary.
     """
-    both = pd.concat([factor, series], axis=1)
+    both = pd.concat([factor, series], axis=1, sort=True)
     lines = both.to_numpy(float)
     shared = ~np.isnan(lines).any(axis=1)
     if shared.sum() < 3:

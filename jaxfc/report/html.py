@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 DPI = 130
 LONG_TEXT = 24  # characters beyond which a cell may wrap
@@ -55,7 +56,18 @@ class Section:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG image."""
+    """The figure as a PNG image, its texts as they are: a dollar in a name begins no formula."""
+    # Powers of ten on logarithmic axes are the only formulas.
+    powers = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for label in axis.get_ticklabels(which="both")
+        if axis.get_scale() == "log"
+    }
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in powers:
+            text.set_parse_math(False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI)
     return stream.getvalue()

@@ -55,7 +55,7 @@ def plot_contribution_history(
 
 
 def plot_news_waterfall(
-    news: pd.DataFrame | Mapping[str, float],
+    news: pd.DataFrame | pd.Series | Mapping[str, float],
     old: float,
     new: float,
     *,
@@ -66,9 +66,9 @@ def plot_news_waterfall(
 ) -> Axes:
     """From the old nowcast to the new one, news by news, the largest first.
 
-    `news`: a mapping from names to impacts, or a frame with the columns `impact` and `series` (or
-    `group`, or its index). Equal names are summed, impacts of zero left out, the smallest share one
-    bar.
+    `news`: a mapping or a series from names to impacts, or a frame with the columns `impact` and
+    `series` (or `group`, or its index). Equal names are summed, impacts of zero left out, the
+    smallest share one bar.
 
     **Raises:** `ValueError` if the impacts do not add up to the change (relative 1e-6).
     """
@@ -112,10 +112,11 @@ def plot_news_waterfall(
     return ax
 
 
-def impacts_of(news: pd.DataFrame | Mapping[str, float]) -> pd.Series:
+def impacts_of(news: pd.DataFrame | pd.Series | Mapping[str, float]) -> pd.Series:
     """Impacts by name, equal names summed."""
     if not isinstance(news, pd.DataFrame):
-        return pd.Series(dict(news), dtype=float)
+        named = pd.Series(news if isinstance(news, pd.Series) else dict(news), dtype=float)
+        return cast(pd.Series, named.groupby(named.index.to_numpy(), sort=False).sum())
     if "impact" not in news.columns:
         raise ValueError(f"news need a column 'impact', got {list(news.columns)!r}.")
     name = next((column for column in ("series", "group") if column in news.columns), None)

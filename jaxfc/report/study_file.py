@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxfc.running.study_cells import Estimator, product_grid
 NEEDED = ("name", "world", "estimators", "num_paths", "seed")
 OPTIONAL = ("metrics", "batch_size", "paths_per_chunk")
 MANY_NAMES = 4  # of a list in the template
+MOST_CELLS = 1_000_000
 COUNTS = ("num_paths", "batch_size", "paths_per_chunk")
 
 TEMPLATE = """\
@@ -91,7 +93,7 @@ def read_study_file(path: Path, names: Names) -> StudyFile:
         raise FileNotFoundError(f"there is no file {path}; `jaxfc study init` writes one.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also what is no text, and long numbers
         raise ValueError(f"{path} is no TOML file: {error}.") from error
     for key in content:
         known(key, ("study", "grid"), f"{path}: the table [{key}]")
@@ -163,6 +165,9 @@ def read_grid(tables: Any, world: Callable[..., Any], where: str) -> list[dict[s
                     f"{where} {key} must be a value or a list of them, got {values!r}."
                 )
         lists = {key: v if isinstance(v, list) else [v] for key, v in table.items()}
+        num_cells = math.prod(map(len, lists.values())) + len(cells)
+        if num_cells > MOST_CELLS:
+            raise ValueError(f"{where} has {num_cells:,} cells, more than {MOST_CELLS:,}.")
         values = {key: [as_tuple(v) for v in listed] for key, listed in lists.items()}
         cells += product_grid(where=None, **values)
     return cells

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from jaxfc.compose.decomposition import DecomposedForecast
 from jaxfc.evaluation.intervals import interval_outliers, mean_interval_score
@@ -19,7 +20,7 @@ from jaxfc.forecast import Forecast, SampleForecast
 from jaxfc.results import RESULTS, is_okay
 from jaxfc.running.windows import WindowFit
 from jaxfc.serialisation import write_atomically
-from jaxfc.serialisation_tree import decode, encode
+from jaxfc.serialisation_tree import DECODING_ERRORS, decode, encode
 from jaxfc.typing import Array, Bool, Float, Int
 
 FORMAT = 1
@@ -186,9 +187,17 @@ def load_backtest(folder: str | Path) -> Backtest:
     for name in (DESCRIPTION, ORIGINS, REALISED):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no backtest: it has no {name}.")
+    try:
+        return read_backtest(folder)
+    except (*DECODING_ERRORS, pa.ArrowException, OSError) as error:
+        raise ValueError(f"the backtest in {folder} cannot be read: {error}") from error
+
+
+def read_backtest(folder: Path) -> Backtest:
+    """The backtest in a folder that has all its files."""
     content = json.loads((folder / DESCRIPTION).read_bytes())
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{folder} has format {content.get('format')}, this reads {FORMAT}.")
+    if content["format"] != FORMAT:
+        raise ValueError(f"it has format {content['format']}, this reads {FORMAT}.")
     table, realised = pd.read_parquet(folder / ORIGINS), pd.read_parquet(folder / REALISED)
 
     def read(like: list[Any]) -> list[Any]:

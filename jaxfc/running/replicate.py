@@ -150,11 +150,14 @@ def compile_chunk(
 ) -> Program:
     """`batch_size` cases on each device; `function` takes one case and all of `shared`, arrays that
     every device holds. Arrays with shapes and no values will do for both."""
+    platform = devices[0].platform
     mesh = Mesh(np.array(devices), (AXIS,))
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     everywhere = NamedSharding(mesh, PartitionSpec())
     size = batch_size * len(devices)
-    shapes = jax.tree.map(lambda leaf: shape_of(leaf, sharding, (size, *leaf.shape[1:])), cases)
+    shapes = jax.tree.map(
+        lambda leaf: shape_of(leaf, sharding, (size, *tuple(leaf.shape)[1:])), cases
+    )
     constant = jax.tree.map(lambda leaf: shape_of(leaf, everywhere, leaf.shape), shared)
     batch = jax.vmap(function, in_axes=(0, *(None for _ in shared)))
     if len(devices) > 1:
@@ -167,7 +170,7 @@ def compile_chunk(
         )
     lowered = jax.jit(batch).lower(shapes, *constant)
     compiled = lowered.compile()
-    run = with_one_blas_thread(compiled) if devices[0].platform == "cpu" else compiled
+    run = with_one_blas_thread(compiled) if platform == "cpu" else compiled
     return Program(run, size, sharding, everywhere, lowered.out_info, bytes_of(compiled))
 
 

@@ -230,22 +230,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} has no {MANIFEST}: it is no store of results.")
     try:
         stored = json.loads(manifest.read_bytes())
-        theirs, version = stored["config"], stored["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        theirs, version, digest = (stored[name] for name in ("config", "format", "config_hash"))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{manifest} is no manifest of a store: {error}.") from error
-    if not isinstance(theirs, dict) or version != FORMAT:
+    if version != FORMAT:
         raise ValueError(f"{manifest} has format {version}, this version reads {FORMAT}.")
+    if not isinstance(theirs, dict) or digest != config_hash(theirs):
+        raise ValueError(f"{manifest} is damaged: its checksum does not fit its configuration.")
+    if not isinstance(stored.get("facts"), dict):
+        raise ValueError(f"{manifest} is damaged: it has no facts.")
     return stored
 
 
 def check_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise `ValueError`, naming what differs, for a folder of another configuration."""
     theirs = read_manifest(folder)["config"]
-    if theirs == dict(config):
+    if theirs == dict(config) or config_hash(theirs) == config_hash(config):  # NaN is not itself
         return
     names = sorted(set(theirs) | set(config))
-    odd = [name for name in names if theirs.get(name) != config.get(name)]
-    first, there, now = difference(theirs.get(odd[0]), config.get(odd[0]), odd[0])
+    odd = [
+        name
+        for name in names
+        if (name in theirs) != (name in config) or theirs.get(name) != config.get(name)
+    ]
+    own = theirs.get(odd[0], "nothing"), config.get(odd[0], "nothing")
+    first, there, now = difference(*own, odd[0])
     raise ValueError(
         f"{folder} holds results of another configuration: {', '.join(odd)} differ "
         f"({first}: {reprlib.repr(there)} there, {reprlib.repr(now)} now). Use another folder."

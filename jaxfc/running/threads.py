@@ -12,13 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import scipy.linalg  # noqa: F401  (the BLAS library that JAX calls is loaded with it)
 from threadpoolctl import ThreadpoolController
 
 
 @functools.cache
 def controller() -> ThreadpoolController:
     """The process's thread pools, looked for once: that takes a millisecond, a limit does not."""
+    # The BLAS library that JAX calls is loaded with it; on first use, as it takes 0.2 s.
+    import scipy.linalg  # noqa: F401
+
     return ThreadpoolController()
 
 
