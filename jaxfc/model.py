@@ -25,7 +25,8 @@ class Fitted(eqx.Module):
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> Forecast:
         """The joint law of the next `horizon` rows of the panel, in the units of the data.
 
-        `key` is required by models that answer with draws and refused by those that do not.
+        `key` is required by models that answer with draws and refused by those that do not, unless
+        their estimation drew with one: a caller with one key may hand it to both.
         """
 
     @abc.abstractmethod
