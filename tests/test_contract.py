@@ -146,6 +146,9 @@ def case(request, panel, instrumented):
     return Case(name, model, panel, model.fit(panel, key=key), key)
 
 
+LONG_TO_COMPILE = ("factor model, AR(1) errors", "factor model, priors across series")
+
+
 def those(names, slow=SLOW):
     """A test of the models with these names; of those that are `slow`, a slow one."""
     cases = [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
@@ -295,7 +298,7 @@ def test_save_and_load(case, tmp_path):
     np.testing.assert_array_equal(case.forecast(2, again).mean, case.forecast(2).mean)
 
 
-@those(MODELS | DRAWN | LEARNED, slow={*SLOW, *DRAWN, *LEARNED})
+@those(MODELS | DRAWN | LEARNED, slow={*SLOW, *DRAWN, *LEARNED, *LONG_TO_COMPILE})
 def test_batch_of_vintages_equals_the_loop(case):
     panel, model = case.panel, case.model.resolved(case.panel)
     values, _ = panel.arrays()

@@ -103,10 +103,12 @@ def test_gaussian_coefficients_are_calibrated():
     assert_calibrated(ranked(program, ThenLatents(short_chains(8)), QUICK))
 
 
+@pytest.mark.slow
 def test_student_coefficients_are_calibrated():
     assert_calibrated(ranked(student(10, 4), short_chains(8), QUICK))
 
 
+@pytest.mark.slow
 def test_moving_coefficients_are_calibrated():
     program = Moving(DriftingCoefficients(data_of(6, 4)))
     assert_calibrated(ranked(program, ThenLatents(short_chains(6)), QUICK))

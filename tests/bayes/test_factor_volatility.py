@@ -300,6 +300,7 @@ def frame_panel(values, **options):
     return jaxfc.Panel.from_frame(frame, **options)
 
 
+@pytest.mark.slow
 def test_variances_follow_the_truth(data, fitted):
     """Smoothed and filtered total variance against the one that made the data."""
     values, observed, covs = data

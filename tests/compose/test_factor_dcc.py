@@ -80,6 +80,7 @@ def dense_covs(fitted):
     return common + np.asarray(fitted.variances)[:, :, None] * np.eye(len(loadings))
 
 
+@pytest.mark.slow
 def test_covariances_are_near_the_truth(fitted, world):
     """600 rows leave GARCH parameters with errors of some hundredths and factors of 12 series with
     an error of 4% of their variance; the path of H is followed closely all the same."""

@@ -98,6 +98,7 @@ def test_numbers_are_the_world_s():
         factor_estimators()["EM full"].bind(FactorWorld(30, 6, 2, 0))
 
 
+@pytest.mark.slow
 def test_a_study_of_all_of_them(tmp_path):
     """Every estimator runs on stocks and flows, no bound is beaten by more than chance, and
     demeaning leaves what only the mean tells apart."""

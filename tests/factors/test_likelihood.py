@@ -187,7 +187,7 @@ def coupled_case(flows):
     return parameters, PanelData(jnp.asarray(values), mask, coupling=coupling)
 
 
-@pytest.mark.parametrize("flows", [False, True])
+@pytest.mark.parametrize("flows", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_score_and_curvature_with_errors_that_remember_and_flows(flows):
     """The E-step's likelihood is checked against dense algebra in `test_coupled`."""
     parameters, data = coupled_case(flows)

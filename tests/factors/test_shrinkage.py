@@ -135,7 +135,13 @@ def fit(world, seed=0, **options):
     # Without lags EM is exact (with flows it is slow, and stops a little earlier). With them its
     # M-step leaves out what the stationary initial law says of the transition, which shifts the
     # balance by a few per cent.
-    [(STATIC, 1e-5), (dataclasses.replace(STATIC, flows="flow_average"), 2e-4), (WORLD, 0.1)],
+    [
+        (STATIC, 1e-5),
+        pytest.param(
+            dataclasses.replace(STATIC, flows="flow_average"), 2e-4, marks=pytest.mark.slow
+        ),
+        (WORLD, 0.1),
+    ],
 )
 def test_random_intercepts_are_the_mode_of_their_posterior(world, tolerance):
     """At the fixed point the score of the panel's likelihood balances the pull of the prior:

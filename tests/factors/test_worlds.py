@@ -170,7 +170,10 @@ def draws_of_samplers(worlds):
     "gaps",
     [
         [("stock", 0.0), ("stock", 0.2), ("stock", 0.4)],
-        [(kind, share) for kind in ("flow_average", "change_in_flow") for share in (0.2, 0.4)],
+        pytest.param(
+            [(kind, share) for kind in ("flow_average", "change_in_flow") for share in (0.2, 0.4)],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_gaps_are_arrays_of_the_sampler(gaps):

@@ -195,6 +195,7 @@ def test_interrupted_training_goes_on_bit_for_bit(panel, tmp_path):
         train_with_checkpoints(model, panel, tmp_path / "parts", key=KEY)
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_and_in_turn(panel):
     """Both ways train the same networks, and the forecast's outputs are their mean."""
     fits = []

@@ -181,6 +181,7 @@ def test_a_failed_vintage_is_counted_and_spoils_no_other(store, done):
     assert np.isnan(result.nowcasts[1]) and np.isnan(result.reestimation[:2]).all()
 
 
+@pytest.mark.slow
 def test_warm_starts_equal_a_loop_and_trace_once(store, fits):
     TRACES.clear()
     options = {"target": "q", "removed": "revise"}

@@ -75,6 +75,7 @@ def test_the_numbers_of_rmgarch(dow, name):
     np.testing.assert_allclose(ahead, cov, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_estimates_on_long_samples(shared_data):
     """rmgarch's conventions on 21 years of five Dow stocks, at the optimum that multiarch 0.2 finds
     (rmgarch 1.3 stops at -53514.64); two stocks of ARCHModels' dow29, whose own recursion differs
@@ -255,6 +256,7 @@ def test_drawn_paths_have_the_covariances(fitted, method):
     assert np.max(np.abs(products.mean(axis=0) - exact) / error) < 4.5
 
 
+@pytest.mark.slow
 def test_student_paths_have_fat_tails(returns):
     model = dataclasses.replace(PLAIN, innovations=StudentT())
     fitted = model.fit(panel_of(returns))

@@ -171,6 +171,7 @@ def fitted(simulated):
     return model.fit(panel_of(whole=simulated, holes=holes))
 
 
+@pytest.mark.slow
 def test_estimates_are_near_the_truth(fitted):
     truth = np.asarray([0.05, 0.05, 0.04, 0.08, 0.87, 6.0])
     errors = np.asarray(standard_errors(fitted))
