@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -126,8 +126,9 @@ def write_atomically(path: Path, content: bytes, *, replace: bool = True) -> Non
     **Raises:** `FileExistsError` if the file is there and not to be replaced; `OSError` (full
     disk), with nothing left behind.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    # Not `mkstemp`, whose files nobody but their owner may read.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

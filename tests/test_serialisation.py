@@ -257,3 +257,11 @@ def test_only_concrete_fitted_models_of_jaxfc_are_saved(fitted, tmp_path):
     with pytest.raises(TypeError, match=r"FittedFactorModel\..* is a traced value"):
         eqx.filter_jit(lambda f: save(f, path))(fitted)
     assert not path.exists()
+
+
+def test_files_are_as_readable_as_others(tmp_path):
+    (tmp_path / "other").write_bytes(b"x")
+    serialisation.write_atomically(tmp_path / "ours", b"x")
+    modes = [(tmp_path / name).stat().st_mode for name in ("ours", "other")]
+    assert modes[0] == modes[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "ours"]
