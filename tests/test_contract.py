@@ -96,7 +96,6 @@ CURVED = (
     *FILTERED,
 )
 # Its cell is of equinox, whose classes are not written to disk.
-UNSAVED = ("hybrid",)
 # Each of these compiles long, most for 15 seconds or more, and its own tests run by default.
 SLOW = {"instrumented PCA", *DRAWN} - {"factor volatility"}
 # Moments without a key, draws with one.
@@ -288,10 +287,6 @@ def test_simulate_needs_and_uses_the_key(case):
 @every_model
 def test_save_and_load(case, tmp_path):
     path = tmp_path / "fitted.jaxfc"
-    if case.name in UNSAVED:
-        with pytest.raises(TypeError, match="a class outside jaxfc, and cannot be saved"):
-            jaxfc.save(case.fitted, path)
-        return
     jaxfc.save(case.fitted, path)
     again = jaxfc.load(path)
     assert type(again) is type(case.fitted)

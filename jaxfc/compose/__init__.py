@@ -5,8 +5,9 @@ from jaxfc.compose.factor_dcc import FactorDCC, FittedFactorDCC
 from jaxfc.compose.factor_forecast import FactorVolatilityForecast
 from jaxfc.compose.held_portfolio import HeldPortfolio, hold
 from jaxfc.compose.hybrid import FittedHybrid, Hybrid
+from jaxfc.compose.hybrid_cells import DiagonalCell, GatedCell
 from jaxfc.compose.hybrid_laws import MomentAnchor, RegimeExperts
-from jaxfc.compose.hybrid_network import DiagonalCell, Recursion
+from jaxfc.compose.hybrid_network import Recursion
 from jaxfc.compose.hybrid_regimes import RegimeAttention, TrainableRegimes
 from jaxfc.compose.portfolio_chain import (
     ChainPath,
@@ -43,6 +44,7 @@ __all__ = [
     "FittedFactorDCC",
     "FittedHybrid",
     "FittedSwitchingCorrelation",
+    "GatedCell",
     "HeldPortfolio",
     "Hybrid",
     "MomentAnchor",

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxfc.arguments import refuse_sums, required_key
+from jaxfc.compose.hybrid_cells import GatedCell
 from jaxfc.compose.hybrid_laws import MomentAnchor, PredictiveLaw
 from jaxfc.compose.hybrid_network import HybridNetwork, Run
 from jaxfc.compose.hybrid_regimes import TrainableRegimes
@@ -57,7 +58,7 @@ class Hybrid(Model):
     - `attention_width` > 0: attention over embeddings of the regimes with their probabilities as
       prior feeds the recurrence (see `RegimeAttention`).
 
-    `cell(num_inputs, width, key=)` is the recurrence, e.g. `eqx.nn.GRUCell` or `DiagonalCell`;
+    `cell(num_inputs, width, key=)` is the recurrence, e.g. `GatedCell` or `DiagonalCell`;
     `refine(width, key=)` a module from hidden state to hidden state before the head, e.g.
     `Recursion` (a tiny recursive network), or None. The equations are those of `HybridNetwork`.
 
@@ -74,7 +75,7 @@ class Hybrid(Model):
     regimes: RegimeModel = eqx.field(default_factory=RegimeModel)
     law: PredictiveLaw = eqx.field(default_factory=MomentAnchor)
     attention_width: int = eqx.field(static=True, default=0, kw_only=True)
-    cell: Callable[..., Any] = eqx.field(static=True, default=eqx.nn.GRUCell, kw_only=True)
+    cell: Callable[..., Any] = eqx.field(static=True, default=GatedCell, kw_only=True)
     refine: Callable[..., Any] | None = eqx.field(static=True, default=None, kw_only=True)
     width: int = eqx.field(static=True, default=16, kw_only=True)
     joint: bool = eqx.field(static=True, default=True, kw_only=True)

@@ -13,31 +13,10 @@ from jaxfc.recursive.network import TinyRecursiveNet
 from jaxfc.regimes.masked import Rows
 from jaxfc.typing import Array, Float, PRNGKeyArray
 
-# A cell takes inputs and hidden state to the next hidden state, as `eqx.nn.GRUCell`.
+# A cell takes inputs and hidden state to the next hidden state, as `GatedCell`.
 Cell = Callable[[Array, Array], Array]
 # Of the square of a standardised value, so that its logarithm is bounded below.
 SMALLEST_SQUARE = 0.01
-
-
-class DiagonalCell(eqx.Module):
-    """h' = r h + (1 - r)(B x + b), r in (0, 1) by unit: exponentially weighted means of B x.
-
-    Half-lives start spread evenly in logarithms from 1 to 100 rows.
-    """
-
-    decay_logits: Float[Array, " hidden"]
-    inputs: eqx.nn.Linear
-
-    def __init__(self, num_inputs: int, width: int, *, key: PRNGKeyArray):
-        decays = 0.5 ** (1.0 / jnp.geomspace(1.0, 100.0, width))
-        self.decay_logits = jnp.log(decays) - jnp.log1p(-decays)
-        self.inputs = eqx.nn.Linear(num_inputs, width, key=key)
-
-    def __call__(
-        self, inputs: Float[Array, " inputs"], hidden: Float[Array, " hidden"]
-    ) -> Float[Array, " hidden"]:
-        decay = jax.nn.sigmoid(self.decay_logits)
-        return decay * hidden + (1.0 - decay) * self.inputs(inputs)
 
 
 class Recursion(eqx.Module):

@@ -14,8 +14,9 @@ from scipy import stats
 
 import jaxfc
 from jaxfc.compose.hybrid import Hybrid
+from jaxfc.compose.hybrid_cells import DiagonalCell, GatedCell
 from jaxfc.compose.hybrid_laws import MomentAnchor, RegimeExperts
-from jaxfc.compose.hybrid_network import DiagonalCell, HybridNetwork, Recursion
+from jaxfc.compose.hybrid_network import HybridNetwork, Recursion
 from jaxfc.compose.hybrid_regimes import RegimeAttention
 from jaxfc.compose.hybrid_train import train
 from jaxfc.regimes import DiagonalCovariance, RegimeModel, StudentTails
@@ -309,3 +310,9 @@ def test_checks_and_lowering_for_cuda(world, anchor):
     program = jax.jit(lambda v, o, k: model.estimate(v, o, key=k).forecast(1).cov)
     exported = jax.export.export(program, platforms=["cuda"])(*world, jax.random.key(0))
     assert exported.platforms == ("cuda",)
+
+
+def test_the_gated_cell_is_equinox_own():
+    key, inputs, hidden = jax.random.key(5), jnp.arange(3.0) - 1.0, jnp.linspace(-1.0, 1.0, 4)
+    ours, theirs = GatedCell(3, 4, key=key), eqx.nn.GRUCell(3, 4, key=key)
+    np.testing.assert_allclose(ours(inputs, hidden), theirs(inputs, hidden), rtol=1e-12)
