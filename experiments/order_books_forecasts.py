@@ -108,7 +108,8 @@ def columns_of(table: pd.DataFrame, target: str, split: Split) -> pd.DataFrame:
     }
     deep = table[[f"flow_{i + 1}" for i in range(NUM_LEVELS)]].sum(axis=1)
     past = table["volatility"].fillna(0.0)
-    smallest = past[past > 0].iloc[: split.num_fit].median() / 10.0
+    fitted = past.iloc[: split.num_fit]
+    smallest = fitted[fitted > 0].median() / 10.0
     features = table.assign(flow_deep=deep, realised=np.log(past + smallest))
     # The target's own past comes first, that of both targets is among the features.
     chosen = {"target": classes[target], **classes}

@@ -151,7 +151,6 @@ def flow_paths(
 
 def unstacked(events: BookEvents, states: BookStates, num_books: int, first: int) -> list[Path]:
     """One path a book."""
-    events, states = jax.tree.map(np.asarray, (events, states))
     books = (jax.tree.map(lambda leaf, i=i: leaf[i], (events, states)) for i in range(num_books))
     return [path_of(*book, 1.0).cut(first) for book in books]
 
