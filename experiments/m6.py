@@ -7,7 +7,7 @@ organisers score: RPS of quintile probabilities of all 100 assets, information r
 returns of portfolios that are made from the same draws. An asset that was taken over before a round
 began returns zero in every draw. Lines of `scores.csv` are kept as they are made, so that a killed
 run goes on; `rounds.csv`, `equal_weights.csv`, `portfolios.csv` and `answers.md` are written from
-all. Runs in float64.
+all, and keep the forecasters that an earlier run of the same settings left there. Runs in float64.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ import pandas as pd
 from experiments.m6_answers import replay_answers
 from experiments.m6_baselines import Forecaster, Law, baselines, key_of
 from experiments.m6_batch import batch_forecasters
-from experiments.m6_command import chosen
+from experiments.m6_command import checked_folder, chosen, with_earlier
 from experiments.m6_data import DELISTED, ROUND_ENDS, Assets, m6_assets, official_prices
 from experiments.m6_models import m6_forecasters
 from jaxfc.evaluation.rank_scores import (
@@ -212,10 +212,12 @@ def forecasters_of(assets: Assets, config: Config) -> dict[str, Forecaster]:
     return {name: known[name] for name in config.only or known}
 
 
+SETTINGS = ("num_draws", "num_draws_of_portfolios", "rounds", "rules", "seed")
+
+
 def run(config: Config) -> pd.DataFrame:
     """RPS by round (rows) and forecaster; writes the tables and the answers."""
-    folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = checked_folder(config, SETTINGS)
     path = folder / "scores.csv"
     assets = m6_assets(config.folder)
     prices = official_prices(config.folder)[assets.names]
@@ -235,8 +237,12 @@ def written(lines: pd.DataFrame, equal: pd.DataFrame, folder: Path) -> pd.DataFr
     """The tables, kept in the folder."""
     order = list(dict.fromkeys(lines["forecaster"]))
     rounds = lines.pivot(index="round", columns="forecaster", values="RPS")[order]
-    rounds = rounds.loc[[name for name in ROUNDS if name in rounds.index]].reset_index()
-    ratios = portfolio_ratios(lines)
+    rounds = rounds.loc[[name for name in ROUNDS if name in rounds.index]]
+    if (path := folder / "rounds.csv").exists():
+        earlier = pd.read_csv(path, index_col="round")
+        rounds = pd.concat([earlier[earlier.columns.difference(order, sort=False)], rounds], axis=1)
+    rounds = rounds.reset_index()
+    ratios = with_earlier(portfolio_ratios(lines), folder / "portfolios.csv")
     for name, table in (("rounds", rounds), ("equal_weights", equal), ("portfolios", ratios)):
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.8g")
     (folder / "answers.md").write_text(replay_answers(rounds, ratios, equal, WINNER_RPS))

@@ -4,13 +4,12 @@
 
 At every origin each forecaster gets the periods up to it and forecasts the next one of all assets
 with enough history. Scores go to `scores.csv` as they are made, so that a killed run goes on where
-it stopped; `table.csv` and `answers.md` are written from all that there are. Runs in float64.
+it stopped; `table.csv` and `answers.md` are written from all that there are, and keep the lines of
+forecasters that an earlier run of the same settings left there. Runs in float64.
 """
 
 import dataclasses
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ import pandas as pd
 from experiments.m6_answers import backtest_answers
 from experiments.m6_baselines import Forecaster, baselines, key_of
 from experiments.m6_batch import batch_forecasters
-from experiments.m6_command import chosen
+from experiments.m6_command import checked_folder, chosen, with_earlier
 from experiments.m6_data import Assets, m6_assets, stock_assets
 from experiments.m6_models import m6_forecasters
 from experiments.m6_scores import compared, scores
@@ -108,30 +107,15 @@ def one_origin(
     return {**line, **scores(law, realised, scale), "seconds": seconds, **law.noted()}
 
 
-def stored(config: Config) -> pd.DataFrame:
-    """The scores that an earlier run of the same settings left.
-
-    **Raises:** `ValueError` if the folder holds those of other settings.
-    """
-    folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    own = {k: v for k, v in dataclasses.asdict(config).items() if k in SETTINGS}
-    path = folder / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != own:
-        raise ValueError(f"{path} is of other settings than {own}; choose another --out.")
-    path.write_text(json.dumps(own, indent=1) + "\n")
-    scored = folder / "scores.csv"
-    return pd.read_csv(scored) if scored.exists() else pd.DataFrame()
-
-
 SETTINGS = ("data", "num_origins", "least", "window", "num_draws", "seed")
 
 
 def run(config: Config) -> pd.DataFrame:
     """The table of all forecasters; one line for each origin and forecaster is kept on the way."""
-    assets, table = load(config), stored(config)
+    assets, folder = load(config), checked_folder(config, SETTINGS)
+    path = folder / "scores.csv"
+    table = pd.read_csv(path) if path.exists() else pd.DataFrame()
     done = set() if table.empty else set(zip(table["origin"], table["forecaster"], strict=True))
-    path = Path(config.out) / "scores.csv"
     for name, forecaster in forecasters_of(assets, config).items():
         for origin in origins_of(assets, config):
             if (f"{origin:%Y-%m-%d}", name) in done:
@@ -139,10 +123,11 @@ def run(config: Config) -> pd.DataFrame:
             line = pd.DataFrame([one_origin(assets, origin, name, forecaster, config)])
             line.to_csv(path, mode="a", header=not path.exists(), index=False, float_format="%.8g")
         print(f"{name}: {config.num_origins} origins", flush=True)
-    summary = compared(pd.read_csv(path), config.reference)
-    summary.to_csv(Path(config.out) / "table.csv", index=False, float_format="%.6g")
+    fresh = compared(pd.read_csv(path), config.reference)
+    summary = with_earlier(fresh, folder / "table.csv")
+    summary.to_csv(folder / "table.csv", index=False, float_format="%.6g")
     text = backtest_answers(summary, config.data, config.reference)
-    (Path(config.out) / "answers.md").write_text(text)
+    (folder / "answers.md").write_text(text)
     return summary
 
 

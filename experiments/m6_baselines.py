@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxfc.bayes.asset_features import EARNINGS_AHEAD, RECENT_RETURN, RECENT_VOLATILITY
@@ -19,11 +20,11 @@ from jaxfc.factors import DynamicFactorModel
 from jaxfc.forecast import SampleForecast
 from jaxfc.model import Model
 from jaxfc.panel import Panel
-from jaxfc.typing import PRNGKeyArray
+from jaxfc.typing import Array, PRNGKeyArray
 from jaxfc.volatility import (
     CompositeLikelihood,
     CorrelationModel,
-    LinearShrinkage,
+    Target,
     VarianceModel,
     ZeroMean,
 )
@@ -32,6 +33,7 @@ FEATURES = (RECENT_RETURN, RECENT_VOLATILITY, EARNINGS_AHEAD)
 DETAILS = ("max_rhat", "min_bulk_ess", "num_divergent", "pareto_k")
 LEAST_OWN = 0.05  # of a variance: no asset is a combination of factors alone
 DECAY, OFF_DIAGONAL = 0.97, 0.7  # RiskMetrics' for months; share kept of the correlations
+YOUNG = 30  # returns below which no variance process is estimated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +170,37 @@ def of_model(model: Model, window: int, num_draws: int, *, by_moments: bool) -> 
     return forecaster
 
 
+class ShrunkMoments(Target):
+    """Correlations about zero, a product that is not observed counted as zero, `OFF_DIAGONAL` of
+    them kept: never indefinite, where moments by pairs of late listings are."""
+
+    def corr(self, residuals: Array, observed: Array, weights: Array | None = None) -> Array:
+        """As `second_moments` and `ewma_cov` have it."""
+        known = jnp.where(observed, residuals, 0.0)
+        products = known.T @ (known if weights is None else weights[:, None] * known)
+        size = jnp.sqrt(jnp.diagonal(products))
+        corr = OFF_DIAGONAL * products / size / size[:, None]
+        return jnp.where(jnp.eye(len(corr), dtype=bool), 1.0, corr)
+
+
+def with_young(forecaster: Forecaster, window: int, num_draws: int) -> Forecaster:
+    """A normal law that leaves assets with fewer than `YOUNG` returns to their own variance."""
+
+    def forecast(panel: Panel, key: PRNGKeyArray) -> Law:
+        names, rows = np.array(asset_names(panel)), past_returns(panel, window)
+        old = np.isfinite(rows).sum(axis=0) >= YOUNG
+        if old.all():
+            return forecaster(panel, key)
+        law = forecaster(panel.select(list(names[old])), key)
+        assert law.cov is not None and law.mean is not None
+        mean, cov = np.zeros(len(names)), independent_cov(rows)
+        mean[old], cov[np.ix_(old, old)] = law.mean, law.cov
+        centred = normal_law(cov, num_draws, key)
+        return Law(centred.draws + mean, mean, cov)
+
+    return forecast
+
+
 def without_mean() -> VarianceModel:
     """GARCH(1, 1) around zero."""
     return VarianceModel(mean=ZeroMean())
@@ -182,7 +215,7 @@ def baselines(num_draws: int, window: int = 60, long_window: int = 120) -> dict[
         "Ledoit-Wolf": (ledoit_wolf_cov, window),
     }
     dcc = CorrelationModel(
-        margins=without_mean(), target=LinearShrinkage(), likelihood=CompositeLikelihood()
+        margins=without_mean(), target=ShrunkMoments(), likelihood=CompositeLikelihood()
     )
     models = {
         "ADFM": DynamicFactorModel(num_factors=3, num_lags=1),
@@ -198,7 +231,8 @@ def baselines(num_draws: int, window: int = 60, long_window: int = 120) -> dict[
         **{name: covariance(make, rows, num_draws) for name, (make, rows) in of_rows.items()},
     }
     for name, model in models.items():
-        found[name] = of_model(model, long_window, num_draws, by_moments=True)
+        made = of_model(model, long_window, num_draws, by_moments=True)
+        found[name] = with_young(made, long_window, num_draws) if "DCC" in name else made
     return found
 
 

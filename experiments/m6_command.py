@@ -1,11 +1,14 @@
-"""The command line that the studies of M6 share."""
+"""The command line that the studies of M6 share, and the settings that their folders keep."""
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
-from typing import TypeVar
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
+import pandas as pd
 
 Settings = TypeVar("Settings")
 
@@ -29,3 +32,30 @@ def chosen(
         given["only"] = tuple(given["only"])
     jax.config.update("jax_enable_x64", True)
     return dataclasses.replace(quick if options.quick else full, **given)  # pyright: ignore
+
+
+def checked_folder(config: Any, names: Iterable[str]) -> Path:
+    """The folder of a run's tables, which holds its settings (`names` of `config`) from now on.
+
+    **Raises:** `ValueError` if it holds those of others.
+    """
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    own = json.loads(json.dumps({name: getattr(config, name) for name in names}))
+    path = folder / "settings.json"
+    if path.exists() and json.loads(path.read_text()) != own:
+        raise ValueError(f"{path} is of other settings than {own}; choose another --out.")
+    path.write_text(json.dumps(own, indent=1) + "\n")
+    return folder
+
+
+def with_earlier(fresh: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Rows of the table at `path` whose forecaster the fresh one lacks, and then the fresh ones.
+
+    The scores of single origins stay on the machine that made them; results hold tables.
+    """
+    if not path.exists():
+        return fresh
+    earlier = pd.read_csv(path)
+    kept = earlier[~earlier["forecaster"].isin(fresh["forecaster"])]
+    return pd.concat([kept, fresh], ignore_index=True) if len(kept) else fresh

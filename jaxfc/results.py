@@ -37,7 +37,8 @@ class RESULTS(optx.RESULTS):  # pyright: ignore
     indefinite_target = (
         "The target of the correlations is not positive definite: more series than rows, a series "
         "that is a combination of others, or pairs of series with few common dates. Use "
-        "target=LinearShrinkage() or NonlinearShrinkage(), drop series, or lengthen the sample."
+        "target=LinearShrinkage() or NonlinearShrinkage(), where cells are missing "
+        "LinearShrinkage(intensity) with a larger intensity, drop series, or lengthen the sample."
     )
     empty_regime = (
         "A regime holds fewer than two rows in expectation, so its mean and covariance are those "

@@ -11,13 +11,19 @@ import pytest
 from experiments import m6, m6_backtest
 from experiments.m6_baselines import (
     FEATURES,
+    Law,
+    ShrunkMoments,
     asset_names,
     baselines,
     ewma_cov,
+    independent_cov,
     key_of,
     ledoit_wolf_cov,
     pca_cov,
+    second_moments,
+    with_young,
 )
+from experiments.m6_command import with_earlier
 from experiments.m6_data import (
     DELISTED,
     RENAMED,
@@ -186,6 +192,46 @@ def test_covariances_are_those_of_dense_algebra():
     kept = 1 - min(1, noise / np.sum((corr - np.eye(5)) ** 2))
     size = np.sqrt(np.outer(np.diag(moments), np.diag(moments)))
     np.testing.assert_allclose(ledoit_wolf_cov(rows)[off], (kept * corr * size)[off], rtol=1e-10)
+
+
+def test_correlations_with_gaps_are_those_of_products_observed():
+    rows = RNG.normal(size=(40, 4))
+    rows[:25, 3] = np.nan
+    seen = np.isfinite(rows)
+    got = np.asarray(ShrunkMoments().corr(np.where(seen, rows, 9.0), seen))
+    _, corr = second_moments(rows, np.ones(40))
+    off = ~np.eye(4, dtype=bool)
+    np.testing.assert_allclose(got[off], 0.7 * corr[off], rtol=1e-12)
+    assert np.all(np.diag(got) == 1.0) and np.linalg.eigvalsh(got).min() > 0.3 - 1e-12
+
+
+def test_an_asset_too_young_for_a_process_keeps_its_own_variance():
+    stocks = stock_assets()
+    names = stocks.names[:4]
+    returns = stocks.returns[names].copy()
+    returns.iloc[:-20, 2] = np.nan
+    panel = dataclasses.replace(stocks, returns=returns).panel(names, 60)
+    asked = []
+
+    def of_the_old(old, key):
+        asked.append(asset_names(old))
+        size = len(asked[-1])
+        return Law(np.zeros((10, size)), np.full(size, 0.5), np.full((size, size), 0.2))
+
+    law = with_young(of_the_old, 60, 10)(panel, jax.random.key(0))
+    assert asked == [[names[0], names[1], names[3]]] and law.draws.shape == (10, 4)
+    own = independent_cov(returns.iloc[-60:].to_numpy())[2, 2]
+    np.testing.assert_array_equal(law.mean, [0.5, 0.5, 0.0, 0.5])
+    np.testing.assert_array_equal(law.cov[2], [0.0, 0.0, own, 0.0])
+    assert np.all(np.delete(np.delete(law.cov, 2, 0), 2, 1) == 0.2)
+
+
+def test_tables_keep_forecasters_of_an_earlier_run(tmp_path):
+    path, columns = tmp_path / "table.csv", ["forecaster", "RPS"]
+    fresh = pd.DataFrame([("B", 3.0), ("C", 4.0)], columns=columns)
+    assert with_earlier(fresh, path) is fresh
+    pd.DataFrame([("A", 1.0), ("B", 2.0)], columns=columns).to_csv(path, index=False)
+    assert with_earlier(fresh, path).to_numpy().tolist() == [["A", 1.0], ["B", 3.0], ["C", 4.0]]
 
 
 def test_scores_of_a_known_law():

@@ -1,7 +1,7 @@
 """Returns of many assets on latent factors, with fat tails and a scale of their own: the density.
 
     r_it = a_i + b_i x_it + sum_k w_ik z_kt + sigma_it u_it,       u_it ~ t(nu_i)
-    ln sigma_it = theta_i + d_i v_it + g_i I_it
+    ln sigma_it = theta_i + d_i v_it + g_i I_it,               ln(nu_i - 2) = m + s e_i
 
 x is the return of the days before the period, v the log of their volatility (both standardised), I
 whether the asset reports earnings in the period. Coefficients come from laws of the asset classes.
@@ -34,7 +34,7 @@ EFFECTS = {
     "volatility_effect": (0.05, 0.2, 0.3, 10.0),
     "earnings_effect": (0.0, 1.0, 0.2, None),
 }
-MEDIAN_DOF = 7.0
+MEDIAN_DOF, LEAST_DOF = 7.0, 2.0
 
 
 class AssetRows(eqx.Module):
@@ -98,9 +98,13 @@ class AssetFactorProgram(Program):
         return mean[self.classes] + scale[self.classes] * parameters[f"{name}_raw"]
 
     def dof(self, parameters: Parameters) -> Float[Array, " series"]:
-        """Degrees of freedom nu_i."""
-        log_dof = parameters["log_dof_mean"] + parameters["log_dof_scale"] * parameters["dof_raw"]
-        return jnp.exp(log_dof)
+        """Degrees of freedom nu_i, above `LEAST_DOF`: forecasts have variances.
+
+        Without that bound an approximate posterior, which does not see that the spread of the
+        assets and the place of one of them move together, drew nu = 0.05 and returns of 1e17.
+        """
+        centre, spread = parameters["log_excess_mean"], parameters["log_excess_scale"]
+        return LEAST_DOF + jnp.exp(centre + spread * parameters["dof_raw"])
 
     def expected(self, parameters: Parameters, rows: AssetRows) -> Float[Array, "time series"]:
         """What the returns are expected to be but for the factors."""
@@ -153,8 +157,8 @@ class AssetFactorProgram(Program):
             "level_scale": jnp.full(self.num_classes, 0.2),
             "level_dof": jnp.asarray(10.0),
             "level": level,
-            "log_dof_mean": jnp.log(MEDIAN_DOF),
-            "log_dof_scale": jnp.asarray(0.3),
+            "log_excess_mean": jnp.log(MEDIAN_DOF - LEAST_DOF),
+            "log_excess_scale": jnp.asarray(0.3),
             "dof_raw": jnp.zeros(num_series),
         }
         found |= self.dynamics.start(self.num_factors) | self.factor_scale.start(num_rows)
@@ -232,8 +236,8 @@ def level_priors(program: AssetFactorProgram) -> Priors:
 
     raw = dist.Normal(0.0, 1.0).expand([classes.size])
     return {
-        "log_dof_mean": lambda _: dist.Normal(jnp.log(MEDIAN_DOF), 0.5),
-        "log_dof_scale": lambda _: dist.HalfNormal(0.5),
+        "log_excess_mean": lambda _: dist.Normal(jnp.log(MEDIAN_DOF - LEAST_DOF), 0.5),
+        "log_excess_scale": lambda _: dist.HalfNormal(0.5),
         "dof_raw": lambda _: raw,
         "level_mean": lambda _: mean,
         "level_scale": lambda _: scale,

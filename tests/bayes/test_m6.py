@@ -4,6 +4,7 @@ import dataclasses
 
 import equinox as eqx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_futures_have_the_moments_of_the_recursion(dynamics):
     """Means of rows 1 to 3 given one draw of the parameters, and the variance of the first."""
     program = small_program(dynamics=dynamics, factor_scale=RecentScale())
     parameters = program.sample_prior(key=jax.random.key(4))
-    parameters |= {"log_dof_mean": jnp.log(12.0), "log_dof_scale": jnp.asarray(0.1)}
+    parameters |= {"log_excess_mean": jnp.log(12.0), "log_excess_scale": jnp.asarray(0.1)}
     rows = jax.tree.map(lambda x: x[:3], program.rows)
     ahead = dataclasses.replace(program, rows=rows)
     signal, size = jnp.asarray(0.7), 20_000

@@ -65,7 +65,7 @@ def test_likelihood_is_the_sum_of_scipy_densities(program, parameters):
     mean = mean + p["factors"] @ p["loadings"].T
     log_scale = p["level"] + effect("volatility_effect") * rows.recent_volatility
     log_scale = log_scale + effect("earnings_effect") * rows.earnings
-    dof = np.exp(p["log_dof_mean"] + p["log_dof_scale"] * p["dof_raw"])
+    dof = 2.0 + np.exp(p["log_excess_mean"] + p["log_excess_scale"] * p["dof_raw"])
     cells = scipy.stats.t.logpdf(rows.returns, dof, mean, np.exp(log_scale))
     expected = np.sum(np.asarray(rows.weights) * cells)
     np.testing.assert_allclose(program.log_likelihood(parameters), expected, rtol=1e-10)
@@ -230,6 +230,17 @@ def test_log_volatility_density_is_that_of_the_dense_normal():
     np.testing.assert_allclose(law.log_prob(jnp.asarray(path)), expected, rtol=1e-10)
     draws = jax.vmap(law.sample)(jax.random.split(jax.random.key(0), 20_000))
     np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.012)
+
+
+def test_tails_have_a_variance_wherever_the_parameters_are(program, parameters):
+    """An independent normal law of spread and place has draws that no posterior has."""
+    far = parameters | {
+        "log_excess_scale": jnp.asarray(1.2),
+        "dof_raw": jnp.full_like(parameters["dof_raw"], -40.0),
+    }
+    np.testing.assert_allclose(program.dof(far), 2.0, rtol=1e-12)
+    assert np.isfinite(program.log_likelihood(far))
+    assert np.all(program.dof(parameters) > 2.0)
 
 
 def test_student_density_with_large_dof_is_normal():
