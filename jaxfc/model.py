@@ -7,6 +7,7 @@ import equinox as eqx
 
 from jaxfc.forecast import Forecast
 from jaxfc.results import RESULTS, throw_if_failed
+from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray
 from jaxfc_kernels.aggregation import AggregationRows
 
@@ -105,7 +106,7 @@ class Model(eqx.Module):
                 f"fit takes a jaxfc.Panel, got {type(panel).__name__}; "
                 "build one with jaxfc.Panel.from_frame(df)."
             )
-        model = self.resolved(panel)
+        model = in_precision_of_jax(self.resolved(panel))
         model.check(panel)
         fitted = jitted_estimate(model, *panel.arrays(), panel.aggregation, key)
         if throw:

@@ -1,4 +1,4 @@
-"""Fitted models on disk: a JSON header that rebuilds the tree, the arrays, a checksum.
+"""What was fitted or learned, on disk: a JSON header that rebuilds the tree, arrays, a checksum.
 
 A file is, in this order,
 
@@ -19,12 +19,12 @@ import os
 import secrets
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import equinox as eqx
 import jax
 
-from jaxfc.model import Fitted
+from jaxfc.model import Fitted, Model
 from jaxfc.serialisation_tree import DECODING_ERRORS, decode, encode
 
 MAGIC = b"JAXFCFIT"
@@ -35,18 +35,22 @@ LENGTH_SIZE = 8
 PREFIX_SIZE = len(MAGIC) + DIGEST_SIZE + LENGTH_SIZE
 
 PathLike = str | os.PathLike[str]
+Kind = TypeVar("Kind", bound=eqx.Module)
 
 
-def save(fitted: Fitted, path: PathLike) -> None:
-    """Write a fitted model (or a batch of them) to one file, bit for bit, atomically.
+def save(fitted: eqx.Module, path: PathLike) -> None:
+    """Write a fitted model, or a learned policy, or a batch of them to one file, bit for bit.
 
     The file appears under its name only when it is complete; one that stood there is replaced.
 
-    **Raises:** `TypeError` if `fitted` is no `Fitted`, or holds something that has no safe form on
-    disk: a function, a random key, an object of another package, a traced value.
+    **Raises:** `TypeError` if `fitted` is no module or only the configuration of a model, or holds
+    something that has no safe form on disk: a function, a random key, an object of another package,
+    a traced value.
     """
-    if not isinstance(fitted, Fitted):
-        raise TypeError(f"save takes a fitted model, got {type(fitted).__name__}.")
+    if not isinstance(fitted, eqx.Module) or isinstance(fitted, Model):
+        raise TypeError(
+            f"save takes a fitted model or a learned policy, got {type(fitted).__name__}."
+        )
     arrays: list[Any] = []
     header = {
         "format": FORMAT,
@@ -61,12 +65,17 @@ def save(fitted: Fitted, path: PathLike) -> None:
     write_atomically(Path(path), MAGIC + hashlib.sha256(content).digest() + content)
 
 
-def load(path: PathLike) -> Fitted:
-    """The fitted model that `save` wrote.
+@overload
+def load(path: PathLike) -> Fitted: ...
+@overload
+def load(path: PathLike, kind: type[Kind]) -> Kind: ...
+def load(path: PathLike, kind: type[eqx.Module] = Fitted) -> eqx.Module:
+    """What `save` wrote: a fitted model, or the `kind` asked for, e.g. `FeedbackPolicy`.
 
     **Raises:** `FileNotFoundError` if there is no such file; `ValueError` if it is no file of this
-    kind, is damaged, has another format version, names a class that this jaxfc does not have, or
-    holds numbers in a precision that JAX has not switched on.
+    format, is damaged, has another format version, holds something else than a `kind`, names a
+    class that this jaxfc does not have, or holds numbers in a precision that JAX has not switched
+    on.
     """
     path = Path(path)
     if not path.exists():
@@ -87,8 +96,11 @@ def load(path: PathLike) -> Fitted:
         fitted = decode(header["tree"], lambda like: read_arrays(rest[end:], like))
     except DECODING_ERRORS as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
-    if not isinstance(fitted, Fitted):
-        raise ValueError(f"{str(path)!r} holds a {type(fitted).__name__}, not a fitted model.")
+    if not isinstance(fitted, kind):
+        held, wanted = type(fitted).__name__, kind.__name__
+        wanted = "fitted model" if kind is Fitted else wanted
+        advice = f"; name the class: load(path, {held})" if isinstance(fitted, eqx.Module) else ""
+        raise ValueError(f"{str(path)!r} holds a {held}, not a {wanted}{advice}.")
     return fitted
 
 

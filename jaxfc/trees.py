@@ -22,3 +22,19 @@ def chosen(condition: Bool[Array, "*batch"], if_true: PyTree, if_false: PyTree) 
         )
 
     return jax.tree.map(pick, if_true, if_false)
+
+
+def in_precision_of_jax(tree: PyTree) -> PyTree:
+    """The floats of a tree in the precision that JAX is set to now.
+
+    A model made before `jax_enable_x64` was switched on holds its options in float32, and a loop
+    may refuse to mix them with data in float64. Their digits remain those of float32.
+    """
+    dtype = jnp.result_type(float)
+    of_jax = (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64))  # half precision is meant
+
+    def cast(leaf: PyTree) -> PyTree:
+        other = isinstance(leaf, jax.Array) and leaf.dtype in of_jax and leaf.dtype != dtype
+        return leaf.astype(dtype) if other else leaf
+
+    return jax.tree.map(cast, tree)

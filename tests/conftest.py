@@ -7,11 +7,14 @@ from pathlib import Path
 # Batched factorisations of LAPACK wait for threads of the pool they run in: with few threads and
 # several of them at once nothing moves any more (jaxlib 0.10). NPROC is the number of threads, read
 # when XLA is first used, as are the flags: products of matrices on one thread, for two workers, and
-# programs compiled without LLVM's optimisations, which take longer than they save here.
+# programs compiled in the cheapest way, which is most of the time of a first run: without LLVM's
+# optimisations, each in one piece, and without the emitter of fused loops by MLIR (jaxlib 0.10),
+# which makes compilation three times as long.
 os.environ.setdefault("NPROC", str(max(16, os.cpu_count() or 1)))
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false "
-    "--xla_backend_optimization_level=0"
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
 
 import jax
@@ -25,6 +28,8 @@ jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 matplotlib.use("Agg")
+# Tracing makes many objects and hardly any cycles: the default of 700 looks through them too often.
+gc.set_threshold(50_000, 20, 20)
 
 # Each compiled program keeps several memory mappings. Linux allows a process 65530 of them
 # (vm.max_map_count), and the compiler crashes when it gets no more.

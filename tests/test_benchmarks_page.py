@@ -106,6 +106,15 @@ def test_numbers_are_shown_with_three_digits(modules, value, text):
     assert modules["result_tables"].shown(value) == text
 
 
+def test_no_times_are_copied_by_hand():
+    """They would stay when the tables are measured again."""
+    time = re.compile(r"\d ?(ms|µs|ns|s)\b|[GM]flop/s|\d GB/s")
+    for page in ("kernels/README.md", "docs/state-space.md"):
+        found = [line for line in (REPOSITORY / page).read_text().splitlines() if time.search(line)]
+        assert found == [], page
+    assert time.search("in 1.1 s against") and time.search("reaches 55 Gflop/s")
+
+
 def test_a_table_without_its_machine_is_refused(modules, tmp_path):
     (tmp_path / "bad.csv").write_text("size,ms\n1,2\n")
     with pytest.raises(ValueError, match=r"bad\.csv needs a line '# machine'"):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -113,7 +114,23 @@ class Case(NamedTuple):
     key: jax.Array | None
 
     def forecast(self, horizon, fitted=None):
-        return (fitted or self.fitted).forecast(horizon, key=self.key)
+        return forecast(fitted or self.fitted, horizon, self.key)
+
+
+# Verbs are programs here: evaluated by themselves, each of their operations compiles for itself.
+@eqx.filter_jit
+def forecast(fitted, horizon, key):
+    return fitted.forecast(horizon, key=key)
+
+
+@eqx.filter_jit
+def given(fitted, values, observed):
+    return fitted.given(values, observed)
+
+
+@eqx.filter_jit
+def simulate(fitted, key):
+    return fitted.simulate(20, key=key)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +184,8 @@ def test_fit_reports(case):
 
 @those(MODELS | LEARNED, slow={*SLOW, *LEARNED})
 def test_fit_equals_estimate(case):
-    again = eqx.filter_jit(case.model.estimate)(*case.panel.arrays(), key=case.key)
+    data = *case.panel.arrays(), case.panel.aggregation
+    again = model_module.jitted_estimate(case.model, *data, case.key)
     leaves = (jax.tree.leaves(eqx.filter(tree, eqx.is_array)) for tree in (case.fitted, again))
     for a, b in zip(*leaves, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
@@ -251,8 +269,9 @@ def test_given_the_same_data_nothing_changes(case):
         with pytest.raises(ValueError, match="fit the new panel"):
             case.fitted.given(*case.panel.arrays())
         return
-    first = case.fitted.given(*case.panel.arrays()) if case.name in FILTERED else case.fitted
-    again = first.given(*case.panel.arrays())
+    data = case.panel.arrays()
+    first = given(case.fitted, *data) if case.name in FILTERED else case.fitted
+    again = given(first, *data)
     before, after = case.forecast(2, first), case.forecast(2, again)
     np.testing.assert_allclose(after.mean, before.mean, atol=1e-9)
     np.testing.assert_allclose(after.std, before.std, atol=1e-9)
@@ -278,10 +297,10 @@ def test_longer_horizons_extend_shorter_ones(case):
 @every_model
 def test_simulate_needs_and_uses_the_key(case):
     fitted = case.fitted
-    a = fitted.simulate(20, key=jax.random.key(0))
+    a = simulate(fitted, jax.random.key(0))
     assert a.shape == (20, 4) and np.isfinite(a).all()
-    np.testing.assert_array_equal(a, fitted.simulate(20, key=jax.random.key(0)))
-    assert not np.allclose(a, fitted.simulate(20, key=jax.random.key(1)))
+    np.testing.assert_array_equal(a, simulate(fitted, jax.random.key(0)))
+    assert not np.allclose(a, simulate(fitted, jax.random.key(1)))
 
 
 @every_model
@@ -300,14 +319,14 @@ def test_batch_of_vintages_equals_the_loop(case):
     vintages = [panel.as_of(panel.index[row]) for row in (-4, -1)]
     masks = jnp.stack([v.arrays()[1] for v in vintages])
 
-    @jax.jit
     def ahead(observed):
         fitted = model.estimate(values, observed, key=case.key)
-        return case.forecast(1, fitted).mean
+        return fitted.forecast(1, key=case.key).mean
 
     batch = jax.jit(jax.vmap(ahead))(masks)
     for i in range(2):
-        np.testing.assert_allclose(batch[i], ahead(masks[i]), atol=1e-8)
+        alone = model_module.jitted_estimate(model, values, masks[i], None, case.key)
+        np.testing.assert_allclose(batch[i], case.forecast(1, alone).mean, atol=1e-8)
 
 
 def test_vintages_share_one_trace(panel, monkeypatch):

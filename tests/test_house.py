@@ -129,6 +129,29 @@ def test_postponed_annotations_are_found():
     assert not postponed_annotations("from __future__ import division")
 
 
+def names_without_import(source: str, module: str) -> bool:
+    """Whether a source uses a submodule that it does not import."""
+    tree = ast.parse(source)
+    imported = any(
+        isinstance(node, ast.Import) and any(alias.name == module for alias in node.names)
+        for node in ast.walk(tree)
+    )
+    used = any(
+        isinstance(node, ast.Attribute) and ast.unparse(node) == module for node in ast.walk(tree)
+    )
+    return used and not imported
+
+
+def test_submodules_of_jax_that_are_used_are_imported():
+    """The oldest JAX that is supported does not import `jax.export` by itself."""
+    assert names_without_import("import jax\njax.export.export(f)", "jax.export")
+    assert not names_without_import("import jax\nimport jax.export\njax.export", "jax.export")
+    folders = ("jaxfc", "kernels", "tests", "experiments", "benchmarks")
+    sources = [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]
+    guilty = [str(p) for p in sources if names_without_import(p.read_text(), "jax.export")]
+    assert len(sources) > 300 and guilty == []
+
+
 def test_only_tests_are_called_test():
     hidden = {"tests", "shared", "build", "dist", "site"}
     folders = [p for p in REPOSITORY.iterdir() if p.name not in hidden and p.name[0] != "."]

@@ -16,6 +16,7 @@ from jaxfc.results import RESULTS
 from jaxfc.serialisation import DIGEST_SIZE, LENGTH_SIZE, MAGIC, PREFIX_SIZE, load, save
 from jaxfc.serialisation_tree import decode, encode
 from jaxfc_kernels.aggregation import identity_rows
+from precision import single_precision
 
 MODEL = DynamicFactorModel(num_factors=2, num_lags=1, method=PPCA())
 
@@ -221,7 +222,7 @@ def test_a_foreign_header_is_refused(path, change, message):
 
 
 def test_numbers_that_jax_would_cut_are_refused(path):
-    with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
+    with single_precision(), pytest.raises(ValueError, match="jax_enable_x64"):
         load(path)
 
 

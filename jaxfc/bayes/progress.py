@@ -19,6 +19,7 @@ from jaxfc.bayes.draws import Inference, PosteriorDraws
 from jaxfc.bayes.program import Program
 from jaxfc.model import Fitted, Model
 from jaxfc.results import throw_if_failed
+from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import Array, Int, PRNGKeyArray, PyTree
 from jaxfc_kernels.aggregation import AggregationRows
 
@@ -78,7 +79,7 @@ def fit_with_progress(
             f"{type(model).__name__} does not draw from a posterior: it has no `inference`; use "
             "fit."
         )
-    model = model.resolved(panel)
+    model = in_precision_of_jax(model.resolved(panel))
     model.check(panel)
     data = *panel.arrays(), panel.aggregation
     program, own_key = question(model, data, key)

@@ -1,5 +1,7 @@
 """Policies that can be learned: a schedule, and a small network that looks at the market."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -36,14 +38,39 @@ class SchedulePolicy(eqx.Module):
         return jax.nn.sigmoid(self.score(state))
 
 
+class ShareNetwork(eqx.Module):
+    """x_{l+1} = tanh(W_l x_l + b_l), the last layer without the tanh and with one output.
+
+    Weights start as equinox draws those of its layers, the last ones at zero. Arrays only, so that
+    what was learned can be saved.
+    """
+
+    weights: tuple[Float[Array, "outputs inputs"], ...]
+    biases: tuple[Float[Array, " outputs"], ...]
+
+    def __init__(self, num_inputs: int, width: int, depth: int, dtype: Any, *, key: PRNGKeyArray):
+        drawn = eqx.nn.MLP(num_inputs, "scalar", width, depth, jnp.tanh, dtype=dtype, key=key)
+        weights = [layer.weight for layer in drawn.layers]
+        biases = [layer.bias for layer in drawn.layers if layer.bias is not None]  # all have one
+        self.weights = (*weights[:-1], jnp.zeros_like(weights[-1]))
+        self.biases = (*biases[:-1], jnp.zeros_like(biases[-1]))
+
+    def __call__(self, inputs: Float[Array, " inputs"]) -> Float[Array, ""]:
+        hidden = inputs
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = jnp.tanh(weight @ hidden + bias)
+        return jnp.squeeze(self.weights[-1] @ hidden + self.biases[-1])
+
+
 class FeedbackPolicy(eqx.Module):
     """Shares of what is left, sigmoid(even share + network(state)).
 
     The network sees time, the share that is left, and transient impact and signal in units of what
     they can be; its last layer starts at zero, so that an untrained policy trades evenly.
+    `jaxfc.save(policy, path)` and `jaxfc.load(path, FeedbackPolicy)` keep what was learned.
     """
 
-    network: eqx.nn.MLP
+    network: ShareNetwork
     market: ExecutionMarket
     quantity: Float[Array, ""]
 
@@ -59,10 +86,7 @@ class FeedbackPolicy(eqx.Module):
         """**Raises:** `ValueError` for a width or depth below one."""
         check_counts(width=width, depth=depth)
         dtype = market.duration.dtype
-        network = eqx.nn.MLP(4, "scalar", width, depth, jnp.tanh, dtype=dtype, key=key)
-        last = network.layers[-1]
-        zeros = jax.tree.map(jnp.zeros_like, last)
-        self.network = eqx.tree_at(lambda net: net.layers[-1], network, zeros)
+        self.network = ShareNetwork(4, width, depth, dtype, key=key)
         self.market = market
         self.quantity = jnp.asarray(quantity, dtype)
 

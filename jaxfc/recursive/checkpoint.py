@@ -20,6 +20,7 @@ from jaxfc.recursive.training import TrainingState, start_training
 from jaxfc.results import throw_if_failed
 from jaxfc.serialisation import PathLike, write_atomically
 from jaxfc.serialisation_tree import encode
+from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import PRNGKeyArray
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def train_with_checkpoints(
     if model.training.num_seeds != 1:
         raise ValueError("checkpoints are of one network; set num_seeds=1 and run seeds apart.")
     check_counts(rounds_each=rounds_each)
-    model = model.resolved(panel)
+    model = in_precision_of_jax(model.resolved(panel))
     model.check(panel)
     refuse_sums(panel.aggregation, "NetworkModel")
     key = jax.random.fold_in(required_key(key, "networks start from random weights"), 0)

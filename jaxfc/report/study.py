@@ -8,6 +8,7 @@ import pandas as pd
 
 from jaxfc.report.html import Picture, Section, Table, write_report
 from jaxfc.report.study_figures import plot_times
+from jaxfc.report.study_names import FileNames
 from jaxfc.report.study_sections import comparison_section, metric_section
 from jaxfc.report.study_tables import (
     assignments,
@@ -22,6 +23,8 @@ from jaxfc.report.study_tables import (
     varying,
 )
 from jaxfc.running.study_result import StudyResult, total
+
+OWN_FILES = ("report", "table", "times", "failures")  # whatever the metrics are called
 
 
 def write_study_report(
@@ -42,7 +45,8 @@ def write_study_report(
     them.
 
     **Returns:** the path of the page. Tables are CSV with all digits; those in the shape of a
-    paper's table (`pivot_table`) are LaTeX too.
+    paper's table (`pivot_table`) are LaTeX too. Files are named by metric and estimator, with a
+    number where two names would make the same file.
 
     **Raises:** `ValueError` for a result without any path, and for unknown names.
     """
@@ -58,10 +62,13 @@ def write_study_report(
     result.table().to_csv(folder / "table.csv", index=False)
     chapters = [Section("Findings", tuple(text))] if text else []
     chapters += [*sections, run_section(result)]
+    given = [Path(table.file).stem for section in sections for table in section.tables]
+    given += [picture.name for section in sections for picture in section.pictures]
+    names = FileNames([*OWN_FILES, *(name.lower() for name in given)])
     for metric in chosen:
-        chapters.append(metric_section(result, metric, folder))
+        chapters.append(metric_section(result, metric, folder, names))
         if len(result.estimators) > 1:
-            chapters.append(comparison_section(result, metric, against, folder))
+            chapters.append(comparison_section(result, metric, against, folder, names))
     chapters.append(time_section(result, against, folder))
     if len(failures := result.failures()):
         failures.to_csv(folder / "failures.csv", index=False)

@@ -35,8 +35,9 @@ PANEL, WIDEST = 2.7, 11.0  # inches: axes of error bars, and all in a row
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeatStyle:
-    """What heat maps show: a column of a table, the label of its colours, the caption and the file
-    of the pictures, scale and colours, digits, and the column that says which fields have stars."""
+    """What heat maps show: a column of a table, the label of its colours, the caption and how the
+    names of the files begin, scale and colours, digits, and the column that says which fields have
+    stars."""
 
     quantity: str
     label: str

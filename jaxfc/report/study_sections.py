@@ -1,6 +1,5 @@
 """Chapters on one metric of a study: its means, and its comparison with a baseline."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from jaxfc.report.study_layout import (
     pictures_of,
     sequential_scale,
 )
+from jaxfc.report.study_names import FileNames
 from jaxfc.report.study_tables import (
     assignments,
     average_table,
@@ -36,22 +36,21 @@ MOST_PICTURES = 24  # of one kind; tables hold the rest
 MOST_ROWS = 150  # of a table on the page; its file holds the rest
 
 
-def metric_section(result: StudyResult, metric: str, folder: Path) -> Section:
+def metric_section(result: StudyResult, metric: str, folder: Path, names: FileNames) -> Section:
     """Heat maps, error bars, the average over cells, and the table."""
     table = study_table(result)
-    names = varying(table, result)
-    lines, left_out = error_pictures(table, metric, names)
+    settings = varying(table, result)
+    lines, left_out = error_pictures(table, metric, settings, names)
     digits = decimals_for(table[metric])
     maps: list[Picture] = []
-    if names:
+    if settings:
         scale = sequential_scale(table[metric])
         caption = (
             f"Mean of {metric}. Grey: no such cell, or not computed yet; NaN: no usable fit, or "
             "one without a value."
         )
-        file = f"heat-{slug(metric)}"
-        style = HeatStyle(metric, metric, caption, file, scale, SEQUENTIAL, digits)
-        maps, more = heat_pictures(table, names, style)
+        style = HeatStyle(metric, metric, caption, "heat", scale, SEQUENTIAL, digits)
+        maps, more = heat_pictures(table, metric, settings, style, names)
         left_out += more
     averages, num_cells = average_table(result, metric)
     text = [said_of_settings(table, result)]
@@ -64,13 +63,14 @@ def metric_section(result: StudyResult, metric: str, folder: Path) -> Section:
     shown = [
         Table(f"Average of {metric} over the cells that all have", averages, decimals=digits + 1)
     ]
-    pivoted, files = write_pivots(result, metric, folder)
+    pivoted, files = write_pivots(result, metric, folder, names)
     caption = f"Means of {metric} with standard errors in brackets"
     if len(pivoted) <= MOST_ROWS:
-        shown.append(Table(caption, pivoted, f"{slug(metric)}.csv"))
+        shown.append(Table(caption, pivoted, f"{files[0]}.csv"))
     else:
-        text.append(f"The table of all {len(pivoted)} rows is in {slug(metric)}.csv.")
-    text.append("Tables: table.csv has all digits; as CSV and LaTeX: " + ", ".join(files) + ".")
+        text.append(f"The table of all {len(pivoted)} rows is in {files[0]}.csv.")
+    sheets = ", ".join(f"{file}.tex" for file in files)
+    text.append(f"Tables: table.csv has all digits; as CSV and LaTeX: {sheets}.")
     kept = tuple(t for t in shown if len(t.frame))
     return Section(metric, tuple(filter(None, text)), (*maps, *lines), kept)
 
@@ -81,80 +81,78 @@ def said_of_settings(table: pd.DataFrame, result: StudyResult) -> str:
     return f"In all cells: {constant}." if constant else ""
 
 
-def write_pivots(result: StudyResult, metric: str, folder: Path) -> tuple[pd.DataFrame, list[str]]:
+def write_pivots(
+    result: StudyResult, metric: str, folder: Path, names: FileNames
+) -> tuple[pd.DataFrame, list[str]]:
     """The table of all estimators and one for each, as CSV and LaTeX; the first, and the names of
     the files."""
     whole = pivot_table(result, metric)
-    named = {slug(metric): (whole, f"{metric}, mean (se)")}
+    named = {names.claim(metric): (whole, f"{metric}, mean (se)")}
     if len(result.estimators) > 1:
-        for name, short in zip(result.estimators, slugs(result.estimators), strict=True):
+        for name in result.estimators:
             own = pivot_table(result, metric, estimators=[name])
-            named[f"{slug(metric)}-{short}"] = own, f"{metric} of {name}, mean (se)"
+            named[names.claim(metric, name)] = own, f"{metric} of {name}, mean (se)"
     for file, (frame, caption) in named.items():
         frame.to_csv(folder / f"{file}.csv", index=False)
         (folder / f"{file}.tex").write_text(latex_table(frame, caption), encoding="utf-8")
-    return whole, [f"{file}.tex" for file in named]
-
-
-def slug(name: str) -> str:
-    """A name as part of the name of a file."""
-    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "metric"
-
-
-def slugs(names: Sequence[str]) -> list[str]:
-    """The same for several names, told apart by a number where they would be equal."""
-    short = [slug(name) for name in names]
-    return [s if short.count(s) == 1 else f"{s}-{i}" for i, s in enumerate(short)]
+    return whole, list(named)
 
 
 def heat_pictures(
-    table: pd.DataFrame, names: Sequence[str], style: HeatStyle
+    table: pd.DataFrame,
+    metric: str,
+    settings: Sequence[str],
+    style: HeatStyle,
+    names: FileNames,
 ) -> tuple[list[Picture], list[str]]:
     """One heat map for each combination of the settings that are not in it."""
-    layout, pictures = heat_layout(table, names), []
+    layout, pictures = heat_layout(table, settings), []
     found = list(pictures_of(table, layout))
     for i, (chosen, rows) in enumerate(found[:MOST_PICTURES]):
         figure = plot_heat(rows, layout, style)
         where = f" {assignments(chosen)}." if chosen else ""
-        picture = Picture(numbered(style.file, i, found), figure, f"{style.caption}{where}")
-        pictures.append(picture)
+        file = names.claim(style.file, metric, *number(i, found))
+        pictures.append(Picture(file, figure, f"{style.caption}{where}"))
     return pictures, drawn_text(len(found), layout)
 
 
 def error_pictures(
-    table: pd.DataFrame, metric: str, names: Sequence[str]
+    table: pd.DataFrame, metric: str, settings: Sequence[str], names: FileNames
 ) -> tuple[list[Picture], list[str]]:
     """Means with two standard errors by share, or by another setting."""
-    layout, pictures = line_layout(table, names), []
+    layout, pictures = line_layout(table, settings), []
     found = list(pictures_of(table, layout))
     by = f" by {layout.across}" if layout.across else ""
     for i, (chosen, rows) in enumerate(found[:MOST_PICTURES]):
         figure = plot_errors(rows, layout, metric, list(dict.fromkeys(table["estimator"])))
         where = f" {assignments(chosen)}." if chosen else ""
         caption = f"{metric}{by}, with bars of two standard errors on either side.{where}"
-        pictures.append(Picture(numbered(f"bars-{slug(metric)}", i, found), figure, caption))
+        pictures.append(Picture(names.claim("bars", metric, *number(i, found)), figure, caption))
     return pictures, drawn_text(len(found), layout)
 
 
-def numbered(file: str, position: int, found: Sequence[object]) -> str:
-    """The name of a picture's file."""
-    return file if len(found) == 1 else f"{file}-{position + 1}"
+def number(position: int, found: Sequence[object]) -> tuple[str, ...]:
+    """The number of a picture as part of the name of its file, if it is one of several."""
+    return () if len(found) == 1 else (str(position + 1),)
 
 
-def drawn_text(number: int, layout: Layout) -> list[str]:
+def drawn_text(num_found: int, layout: Layout) -> list[str]:
     """That some combinations have no picture, if so."""
-    if number <= MOST_PICTURES:
+    if num_found <= MOST_PICTURES:
         return []
     return [
-        f"{MOST_PICTURES} of {number} combinations of {', '.join(layout.rest)} are drawn; the "
+        f"{MOST_PICTURES} of {num_found} combinations of {', '.join(layout.rest)} are drawn; the "
         "tables hold all."
     ]
 
 
-def comparison_section(result: StudyResult, metric: str, baseline: str, folder: Path) -> Section:
+def comparison_section(
+    result: StudyResult, metric: str, baseline: str, folder: Path, names: FileNames
+) -> Section:
     """Ratios to a baseline, or differences where ratios mean nothing."""
     table = comparison_table(result, metric, baseline)
-    table.to_csv(folder / f"{slug(metric)}-compared.csv", index=False)
+    sheet = f"{names.claim(metric, 'compared')}.csv"
+    table.to_csv(folder / sheet, index=False)
     show = shown_quantity(result, metric, table)
     is_ratio = show == "ratio"
     word = "Ratio of" if is_ratio else "Difference of"
@@ -166,16 +164,15 @@ def comparison_section(result: StudyResult, metric: str, baseline: str, folder: 
     ]
     digits = 3 if is_ratio else decimals_for(study_table(result)[metric])
     pictures: list[Picture] = []
-    names = varying(table, result) if len(table) else []
-    if names:
+    settings = varying(table, result) if len(table) else []
+    if settings:
         scale = diverging_scale(table[show], 1.0 if is_ratio else 0.0)
         label = f"{show}, {metric} against {baseline}"
-        file = f"{show}-{slug(metric)}"
         caption = f"{what}. Grey: no pair of usable fits."
-        style = HeatStyle(show, label, caption, file, scale, DIVERGING, digits, "differs")
-        pictures, more = heat_pictures(table, names, style)
+        style = HeatStyle(show, label, caption, show, scale, DIVERGING, digits, "differs")
+        pictures, more = heat_pictures(table, metric, settings, style, names)
         text += more
     summary = comparison_summary(table, show)
     caption = f"{metric} against {baseline}: cells, and the {show} over them"
-    shown = (Table(caption, summary, f"{slug(metric)}-compared.csv", digits),)
+    shown = (Table(caption, summary, sheet, digits),)
     return Section(f"{metric} against {baseline}", tuple(text), tuple(pictures), shown)

@@ -23,6 +23,7 @@ from jaxfc.running.replicate import chunks_of, run_chunk
 from jaxfc.running.store import ResultStore
 from jaxfc.running.study import check_key, facts
 from jaxfc.running.windows import WindowFit, origins_first, stack_windows, window_program
+from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import Int, PRNGKeyArray
 
 
@@ -63,7 +64,7 @@ def backtest(
     if delays is not None:
         panel = with_delays(panel, delays)
     rows = origins.rows(panel.index, horizon)
-    given, model = model, model.resolved(panel)
+    given, model = model, in_precision_of_jax(model.resolved(panel))
     windows = stack_windows(model, panel, rows, origins, key)
     impl = None if key is None else str(jax.random.key_impl(key))
     devices = tuple(jax.local_devices())

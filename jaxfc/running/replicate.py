@@ -8,12 +8,13 @@ case.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxfc.batching import count_cases
@@ -163,8 +164,10 @@ def compile_chunk(
     constant = jax.tree.map(lambda leaf: shape_of(leaf, everywhere, leaf.shape), shared)
     batch = jax.vmap(function, in_axes=(0, *(None for _ in shared)))
     if len(devices) > 1:
+        own = jax.tree.map(lambda leaf: unplaced(leaf, (batch_size, *leaf.shape[1:])), shapes)
+        everyone = jax.tree.map(lambda leaf: unplaced(leaf, leaf.shape), constant)
         batch = jax.shard_map(
-            batch,
+            traced_alone(batch, own, *everyone),
             mesh=mesh,
             in_specs=(sharding.spec, *(everywhere.spec for _ in shared)),
             out_specs=sharding.spec,
@@ -176,10 +179,32 @@ def compile_chunk(
     return Program(run, size, sharding, everywhere, lowered.out_info, bytes_of(compiled))
 
 
+def traced_alone(function: Callable[..., PyTree], *shapes: PyTree) -> Callable[..., PyTree]:
+    """The function as the program that it is on one device, for use inside `shard_map`.
+
+    There arrays have the mesh in their types, which libraries that compare the types of arrays do
+    not expect: lineax 0.1.1 takes a symmetric matrix to have inputs and outputs of two kinds.
+    """
+    program, answers = jax.make_jaxpr(function, return_shape=True)(*shapes)
+    run, structure = jaxpr_as_fun(program), jax.tree.structure(answers)
+    return lambda *given: jax.tree.unflatten(structure, run(*jax.tree.leaves(given)))
+
+
+def unplaced(leaf: jax.ShapeDtypeStruct, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """The same array on no particular device."""
+    return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+
 def shape_of(leaf: Any, sharding: NamedSharding, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
     """What a program has to know of an array."""
     dtype = jnp.asarray(leaf).dtype if isinstance(leaf, np.ndarray) else leaf.dtype
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def shapes_key(tree: PyTree) -> Hashable:
+    """Structure, shapes and dtypes of a tree of arrays: equal where a program serves both."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
 
 
 def bytes_of(compiled: Any) -> int | None:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from jaxfc.results import RESULTS, SUCCESSFUL, is_okay, usable_codes
-from jaxfc.running.replicate import Device, Program, compile_chunk, free_memory
+from jaxfc.running.replicate import Device, Program, compile_chunk, free_memory, shapes_key
 from jaxfc.running.study_cells import Cell, build_cell, cell_text
 from jaxfc.typing import Array, PyTree
 
@@ -226,12 +226,6 @@ def strong(leaf: Any) -> Array:
     """An array of a type of its own, not one that adapts to what it meets."""
     array = jnp.asarray(leaf)
     return array.astype(array.dtype)
-
-
-def shapes_key(tree: PyTree) -> Hashable:
-    """Structure, shapes and dtypes of a tree of arrays."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
 
 
 def outcome(panel: PyTree, estimate: Any, metrics: Mapping[str, Callable]) -> dict[str, PyTree]:

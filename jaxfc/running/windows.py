@@ -18,7 +18,7 @@ from jaxfc.model import Fitted, Model
 from jaxfc.panel import Panel
 from jaxfc.results import RESULTS
 from jaxfc.running.origins import Origins
-from jaxfc.running.replicate import Device, Program, fitting_program
+from jaxfc.running.replicate import Device, Program, fitting_program, shapes_key
 from jaxfc.typing import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt
 from jaxfc_kernels.aggregation import AggregationRows
 
@@ -134,10 +134,11 @@ def window_program(
     """The compiled chunk, and the model's arrays, which it takes beside the windows."""
     arrays, static = eqx.partition(model, eqx.is_array)
     leaves, tree = jax.tree.flatten(static)
-    shapes = [(leaf.shape[1:], str(leaf.dtype)) for leaf in jax.tree.leaves(windows)]
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), windows)
     counted = len(windows.values)
     options = (horizon, impl, batch_size, memory_budget, devices, counted)
-    key = (tree, tuple(leaves), jax.tree.structure(windows), tuple(shapes), options)
+    # A model made before `jax_enable_x64` was switched on has arrays of another precision.
+    key = (tree, tuple(leaves), shapes_key(arrays), shapes_key(one), options)
     if key not in PROGRAMS:
 
         def function(window: Windows, shared: PyTree) -> WindowFit:

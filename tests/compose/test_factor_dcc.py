@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -271,7 +272,8 @@ def test_drawn_paths_have_the_moments(fitted, ahead):
     """Sums of three rows; 90 moments, of which one lies beyond 4.5 by chance in 1600 tries."""
     total = ahead.cumulative()
     mean, cov = np.asarray(total.mean[-1]), np.asarray(total.horizon_cov[-1])
-    drawn = fitted.forecast(HORIZON, key=jax.random.key(0), num_draws=20_000).cumulative()
+    draw = jax.jit(lambda f: f.forecast(HORIZON, key=jax.random.key(0), num_draws=20_000))
+    drawn = draw(fitted).cumulative()
     assert worst_z(np.asarray(drawn.draws)[:, -1], mean, cov) < 4.5
     normal = total.sample(20_000, key=jax.random.key(1))
     assert worst_z(np.asarray(normal)[:, -1], mean, cov) < 4.5
@@ -280,7 +282,8 @@ def test_drawn_paths_have_the_moments(fitted, ahead):
 
 
 def test_long_paths_have_the_long_run_variance(fitted):
-    path = np.asarray(fitted.simulate(20_000, key=jax.random.key(0)))
+    simulate = jax.jit(lambda fitted: fitted.simulate(20_000, key=jax.random.key(0)))
+    path = np.asarray(simulate(fitted))
     far = jax.jit(lambda fitted: fitted.forecast(1500))(fitted)
     blocks = ((path - np.asarray(fitted.level)) ** 2).reshape(40, 500, -1).mean(1)
     error = (blocks.mean(0) - far.std[-1] ** 2) / (blocks.std(0, ddof=1) / np.sqrt(40))

@@ -4,6 +4,7 @@ laws that are right and wrong."""
 import itertools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

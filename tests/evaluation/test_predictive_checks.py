@@ -1,6 +1,7 @@
 """Checks by class against plain loops, clustered errors against simulated ones."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import itertools
 
 import equinox as eqx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd

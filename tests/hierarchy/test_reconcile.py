@@ -1,6 +1,7 @@
 """Reconciliation against dense algebra: projections, laws, fixed and missing nodes, invariances."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd

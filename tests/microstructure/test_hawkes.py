@@ -1,6 +1,7 @@
 """Hawkes processes against textbook double sums, known laws and recovery of parameters."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """Queue-reactive books against closed forms, a loop over events, and known rates."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """Simulated books against a book kept as a dictionary, exact probabilities and known rates."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

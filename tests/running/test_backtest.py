@@ -43,6 +43,17 @@ def mixed_panel(weekly=None, seed=3):
 ORIGINS = Rolling(window=40, step=2, num_origins=5)
 
 
+@eqx.filter_jit
+def ahead(fitted, horizon, key=None):
+    """One program, where each operation of `forecast` by itself would be one."""
+    return fitted.forecast(horizon, key=key)
+
+
+@eqx.filter_jit
+def given(fitted, values, observed):
+    return fitted.given(values, observed)
+
+
 @pytest.fixture(scope="module")
 def panel():
     return mixed_panel()
@@ -58,7 +69,7 @@ def test_batch_equals_a_loop_over_windows(panel, done):
     assert list(rows) == [panel.num_times - 3 - 2 * i for i in range(4, -1, -1)]
     for i, row in enumerate(rows):
         fitted = MIXED.fit(window_panel(panel, int(row), 40), throw=False)
-        alone = fitted.forecast(2)
+        alone = ahead(fitted, 2)
         np.testing.assert_allclose(done.mean[i], alone.mean, rtol=1e-10, atol=1e-10)
         np.testing.assert_allclose(done.std[i], alone.std, rtol=1e-10, atol=1e-10)
         assert done.num_steps[i] == fitted.num_steps
@@ -114,7 +125,7 @@ def test_derivative_with_respect_to_unpublished_values_is_exactly_zero(panel):
         fits = jax.vmap(lambda w: one_case(w, model, 1, None))(moved)
         return jnp.sum(fits.forecast.mean**2)
 
-    gradient = np.asarray(jax.grad(total)(jnp.asarray(windows.values)))[:, 0]
+    gradient = np.asarray(jax.jit(jax.grad(total))(jnp.asarray(windows.values)))[:, 0]
     seen = np.asarray(windows.observed)[:, 0]
     assert not seen[:, -3:, 3].any() and seen[:, -4, 3].all()
     assert np.all(gradient[~seen] == 0.0)
@@ -128,7 +139,7 @@ def test_expanding_windows_equal_the_loop(panel):
     done = backtest(model, weekly, origins, horizon=2)
     rows = origins.rows(weekly.index, 2)
     for i, row in enumerate(rows):
-        alone = model.fit(weekly.window(0, int(row) + 1)).forecast(2)
+        alone = ahead(model.fit(weekly.window(0, int(row) + 1)), 2)
         np.testing.assert_allclose(done.mean[i], alone.mean, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(done.std[i], alone.std, rtol=1e-12)
     # A factor model reads the unobserved rows before the data as they are.
@@ -137,7 +148,7 @@ def test_expanding_windows_equal_the_loop(panel):
     rows = origins.rows(weekly.index, 1)
     first = origins.panel_at(weekly, int(rows[0]), int(rows[-1]) + 1)
     assert first.num_times == rows[-1] + 1 and not first.observed[: rows[-1] - rows[0]].any()
-    np.testing.assert_allclose(done.mean[0], model.fit(first).forecast(1).mean, atol=1e-10)
+    np.testing.assert_allclose(done.mean[0], ahead(model.fit(first), 1).mean, atol=1e-10)
 
 
 def test_what_would_fill_the_rows_before_the_data_is_refused(panel):
@@ -164,8 +175,8 @@ def test_parameters_stay_between_estimations(panel):
         first = window_panel(weekly, int(rows[i - i % 3]), 30)
         now = window_panel(weekly, int(row), 30)
         fitted = model.fit(first, throw=False)
-        again = fitted if i % 3 == 0 else fitted.given(*now.arrays())
-        np.testing.assert_allclose(done.mean[i], again.forecast(1).mean, rtol=1e-9, atol=1e-10)
+        again = fitted if i % 3 == 0 else given(fitted, *now.arrays())
+        np.testing.assert_allclose(done.mean[i], ahead(again, 1).mean, rtol=1e-9, atol=1e-10)
     with pytest.raises(ValueError, match="TwoStepEM conditions its factors on the panel"):
         backtest(MIXED, panel, origins)
 
@@ -184,7 +195,7 @@ def test_draws_of_an_origin_depend_on_its_number(panel, drawn):
     weekly = panel.select(list("abcd"))
     row = int(ORIGINS.rows(weekly.index, 2)[3])
     key = jax.random.split(jax.random.fold_in(jax.random.key(3), 3))[1]
-    alone = RETURNS.fit(window_panel(weekly, row, 40)).forecast(2, key=key)
+    alone = ahead(RETURNS.fit(window_panel(weekly, row, 40)), 2, key)
     assert isinstance(alone, DecomposedForecast)
     np.testing.assert_allclose(drawn.draws[3], alone.draws, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(drawn.details["num_factors"], np.ones(5))

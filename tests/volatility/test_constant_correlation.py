@@ -1,6 +1,7 @@
 """The test of constant correlations: a plain loop, two other programs, holes, size and power."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 
 import jaxfc
 from golden import rmgarch
+from jaxfc.model import jitted_estimate
 from jaxfc.volatility import (
     DCC,
     GARCH,
@@ -41,37 +44,52 @@ def dow(shared_data):
     return 100.0 * table[:1000]
 
 
-def at_parameters(model, values, margins, parameters):
-    """A fitted model at given parameters, without a search."""
-    observed = jnp.asarray(~np.isnan(values))
-    stopped = dataclasses.replace(
-        model, max_steps=1, margins=dataclasses.replace(model.margins, max_steps=1)
-    )
-    fitted = stopped.estimate(jnp.asarray(np.nan_to_num(values)), observed)
-    own = dataclasses.replace(fitted.margins, parameters=jnp.asarray(margins))
-    parameters = jnp.asarray(parameters)
+RMGARCH = CorrelationModel(
+    DCC(start="ones"),
+    margins=VarianceModel(start="rugarch"),
+    target=SampleTarget(centred=True, unit_diagonal=False),
+)
+
+
+@pytest.fixture(scope="module")
+def stopped(dow):
+    """A fitted model without a search, whose parameters are replaced."""
+    margins = dataclasses.replace(RMGARCH.margins, max_steps=1)
+    model = dataclasses.replace(RMGARCH, max_steps=1, margins=margins)
+    observed = jnp.asarray(~np.isnan(dow))
+    return jitted_estimate(model, jnp.asarray(np.nan_to_num(dow)), observed, None, None)
+
+
+def at_parameters(stopped, model, margins, parameters):
+    own = dataclasses.replace(stopped.margins, parameters=margins)
     return dataclasses.replace(
-        fitted,
+        stopped,
+        model=model,
         margins=own,
         parameters=parameters,
         targets=model.targets(parameters, own.filtered().standardised),
     )
 
 
+@eqx.filter_jit
+def read(stopped, model, margins, parameters):
+    """The likelihood, the covariance of the row after the last, and the forecast of it."""
+    fitted = at_parameters(stopped, model, margins, parameters)
+    return jnp.sum(fitted.log_densities()), fitted.covs[-1], fitted.forecast(1).cov[0, :, 0]
+
+
 @pytest.mark.parametrize("name", rmgarch.MODELS)
-def test_the_numbers_of_rmgarch(dow, name):
+def test_the_numbers_of_rmgarch(stopped, name):
     parameters, loglik, lower = rmgarch.MODELS[name]
-    model = CorrelationModel(
-        DCC(num_asymmetric=int(name == "adcc_norm"), start="ones"),
-        margins=VarianceModel(start="rugarch"),
-        target=SampleTarget(centred=True, unit_diagonal=False),
+    model = dataclasses.replace(
+        RMGARCH,
+        correlations=DCC(num_asymmetric=int(name == "adcc_norm"), start="ones"),
         innovations=StudentT() if name == "dcc_t" else Normal(),
     )
-    fitted = at_parameters(model, dow, rmgarch.MARGINS, parameters)
-    assert float(jnp.sum(fitted.log_densities())) == pytest.approx(loglik, abs=1e-8)
-    cov = np.asarray(fitted.covs[-1])
+    margins = jnp.asarray(rmgarch.MARGINS)
+    found, cov, ahead = read(stopped, model, margins, jnp.asarray(parameters))
+    assert float(found) == pytest.approx(loglik, abs=1e-8)
     np.testing.assert_allclose(cov[np.tril_indices(5)], lower, atol=1e-10)
-    ahead = np.asarray(fitted.forecast(1).cov)[0, :, 0]
     np.testing.assert_allclose(ahead, cov, rtol=1e-12)
 
 
@@ -83,12 +101,7 @@ def test_estimates_on_long_samples(shared_data):
     rdata = pytest.importorskip("rdata")
     folder = shared_data / "garch_refs"
     table = rdata.read_rda(folder / "dji30ret.rda")["dji30ret"].iloc[:, :5].to_numpy()
-    model = CorrelationModel(
-        DCC(start="ones"),
-        margins=VarianceModel(start="rugarch"),
-        target=SampleTarget(centred=True, unit_diagonal=False),
-    )
-    fitted = model.fit(panel_of(100.0 * table), throw=False)
+    fitted = RMGARCH.fit(panel_of(100.0 * table), throw=False)
     assert float(fitted.loglik) == pytest.approx(-53513.996, abs=1e-3)
     np.testing.assert_allclose(fitted.parameters, [0.011324, 0.983859], atol=1e-5)
     # The fifth, a bank in 2008, has shocks that do not die out; it is kept and says so.
@@ -228,21 +241,27 @@ def test_other_correlations_are_estimated(returns, fitted, how):
     assert 0 < float(persistence) < 1
 
 
+@eqx.filter_jit
+def ahead_of(fitted, horizon, method=None):
+    return fitted.forecast(horizon) if method is None else fitted.forecast(horizon, method=method)
+
+
 def test_correlations_ahead_return_to_the_target(fitted):
-    long = fitted.forecast(400)
+    long = ahead_of(fitted, 400)
     corr = np.asarray(unit_diagonal(long.cov[-1, :, -1]))
     np.testing.assert_allclose(corr, unit_diagonal(fitted.targets.both), atol=1e-3)
     a, b = np.asarray(fitted.parameters)
     last = np.asarray(fitted.corrs[-1])
     level = np.asarray(unit_diagonal(fitted.targets.both))
-    ahead = fitted.forecast(5, method="ES-R").cov
+    ahead = ahead_of(fitted, 5, "ES-R").cov
     for step in range(5):
         kept = (a + b) ** step
         found = unit_diagonal(ahead[step, :, step])
         np.testing.assert_allclose(found, (1 - kept) * level + kept * last, atol=1e-12)
     # Rows are uncorrelated over time, so the sum's covariance is the sum of the covariances.
-    total = np.asarray(fitted.forecast(5).cumulative().cov)[-1, :, -1]
-    each = np.einsum("hihj->ij", np.asarray(fitted.forecast(5).cov))
+    five = ahead_of(fitted, 5)
+    total = np.asarray(five.cumulative().cov)[-1, :, -1]
+    each = np.einsum("hihj->ij", np.asarray(five.cov))
     np.testing.assert_allclose(total, each, rtol=1e-12)
 
 
@@ -297,7 +316,7 @@ def test_gradient_of_a_portfolio(fitted, returns):
         return weights @ cov @ weights
 
     values = jnp.asarray(returns)
-    slope = jax.grad(variance)(values)
+    slope = jax.jit(jax.grad(variance))(values)
     for row in (490, 499):
         step = jnp.zeros_like(values).at[row, 1].set(1e-5)
         difference = float(variance(values + step) - variance(values - step)) / 2e-5
@@ -315,7 +334,7 @@ def test_gradient_of_a_portfolio_by_parameters(fitted):
         return jnp.sum(cov) / 9.0
 
     point = fitted.parameters, fitted.margins.parameters
-    slopes = jax.grad(variance, argnums=(0, 1))(*point)
+    slopes = jax.jit(jax.grad(variance, argnums=(0, 1)))(*point)
     for which, place in ((0, (0,)), (0, (1,)), (1, (0, 1)), (1, (2, 2))):
         ends = []
         for sign in (1e-6, -1e-6):

@@ -1,6 +1,7 @@
 """Covariances over the horizon under a VARMA mean: three forms, dense algebra, draws, slopes."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
