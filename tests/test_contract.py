@@ -6,6 +6,7 @@ sample, one horizon a part of a longer one, the affine answer to data) are those
 Gaussian law.
 """
 
+import logging
 from typing import NamedTuple
 
 import equinox as eqx
@@ -310,6 +311,17 @@ def test_save_and_load(case, tmp_path):
     again = jaxfc.load(path)
     assert type(again) is type(case.fitted)
     np.testing.assert_array_equal(case.forecast(2, again).mean, case.forecast(2).mean)
+
+
+# By themselves the operations of a forecast compile, which takes long.
+@those(MODELS | DRAWN | LEARNED, slow={*MODELS, *DRAWN, *LEARNED} - {"factor volatility"})
+def test_a_second_forecast_compiles_nothing(case, caplog):
+    """A loop compiled at every call would fill the memory of a backtest."""
+    keys = [None, None] if case.key is None else [jax.random.key(8), jax.random.key(9)]
+    case.fitted.forecast(HORIZON, key=keys[0])
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        case.fitted.forecast(HORIZON, key=keys[1])
+    assert "Compiling" not in caplog.text
 
 
 @those(MODELS | DRAWN | LEARNED, slow={*SLOW, *DRAWN, *LEARNED, *LONG_TO_COMPILE})

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -25,6 +26,8 @@ class AssetPaths(NamedTuple):
     returns: Float[Array, "draws horizon series"]
 
 
+# Under `jit`: the loop over draws would else be compiled anew at every forecast.
+@eqx.filter_jit
 def draw_paths(fitted: "FittedM6", horizon: int, *, key: PRNGKeyArray) -> AssetPaths:
     """`num_replicates` futures of every posterior draw, in the units of the data."""
     program = program_ahead(fitted, horizon)

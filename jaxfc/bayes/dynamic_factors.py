@@ -70,7 +70,12 @@ class FittedBayesianFactors(Fitted):
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> SampleForecast:
         """One joint path of the future for every posterior draw."""
         check_counts(horizon=horizon)
-        state_key, path_key = jax.random.split(required_key(key, "forecast draws at random"))
+        return self.futures(horizon, required_key(key, "forecast draws at random"))
+
+    @eqx.filter_jit
+    def futures(self, horizon: int, key: PRNGKeyArray) -> SampleForecast:
+        """The forecast, compiled once for each horizon."""
+        state_key, path_key = jax.random.split(key)
         program = self.empty_program()
 
         def ahead(case: tuple[Parameters, Array, Array, PRNGKeyArray, PRNGKeyArray]) -> Array:

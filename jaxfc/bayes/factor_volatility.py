@@ -85,7 +85,12 @@ class FittedFactorVolatility(Fitted):
     def forecast(self, horizon: int, *, key: PRNGKeyArray | None = None) -> SampleForecast:
         """One joint path of the future for every posterior draw, log variances rolled forward."""
         check_counts(horizon=horizon)
-        state_key, path_key = jax.random.split(required_key(key, "forecast draws at random"))
+        return self.futures(horizon, required_key(key, "forecast draws at random"))
+
+    @eqx.filter_jit
+    def futures(self, horizon: int, key: PRNGKeyArray) -> SampleForecast:
+        """The forecast, compiled once for each horizon."""
+        state_key, path_key = jax.random.split(key)
 
         def ahead(case: tuple[Parameters, LogVariances, PRNGKeyArray, PRNGKeyArray]) -> Array:
             parameters, state, start_key, noise_key = case

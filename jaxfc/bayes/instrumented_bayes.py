@@ -294,6 +294,7 @@ class AroundPremium(dist.Distribution):
         return self.premium + self.path.sample(key)
 
 
+@eqx.filter_jit
 def instrumented_draws(
     program: InstrumentedProgram,
     draws: PosteriorDraws,

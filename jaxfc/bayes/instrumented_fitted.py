@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -125,6 +126,12 @@ class FittedInstrumentedPCA(Fitted):
             raise ValueError(
                 "the forecast is exact and takes no key; draw with .sample(n, key=...)."
             )
+        return self.law_ahead(horizon)
+
+    # Under `jit`, as a loop by itself is compiled anew at every call.
+    @eqx.filter_jit
+    def law_ahead(self, horizon: int) -> FactorForecast:
+        """What `forecast` answers."""
         means, cov = self.law.ahead(self.state_mean, self.state_cov, horizon)
         loadings = self.next_loadings
         return FactorForecast(

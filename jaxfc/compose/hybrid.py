@@ -229,9 +229,15 @@ class FittedHybrid(Fitted):
         if key is None:
             law = self.next_row(self.hidden, self.log_predicted)
             return law.affine(self.scale, self.centre[None])
-        keys = jax.random.split(key, num_draws)
-        draw = lambda key: self.path_ahead(self.hidden, self.log_predicted, horizon, key=key)  # noqa: E731
-        return SampleForecast(jax.vmap(draw)(keys))
+        return SampleForecast(self.paths_ahead(jax.random.split(key, num_draws), horizon))
+
+    # Under `jit`, as a loop by itself is compiled anew at every call.
+    @eqx.filter_jit
+    def paths_ahead(self, keys: Array, horizon: int) -> Float[Array, "draws horizon series"]:
+        """One path of the next rows for each key."""
+        return jax.vmap(
+            lambda key: self.path_ahead(self.hidden, self.log_predicted, horizon, key=key)
+        )(keys)
 
     def simulate(self, num_steps: int, *, key: PRNGKeyArray) -> Float[Array, "time series"]:
         law = jnp.log(stationary_law(self.network.regimes.transition))

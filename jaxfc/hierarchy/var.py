@@ -201,10 +201,17 @@ class FittedHierarchicalVAR(Fitted):
         or a key: the law has a closed form.
         """
         check_horizon(horizon, key)
+        return self.law_ahead(horizon)
+
+    # Under `jit`, as a loop by itself is compiled anew at every call.
+    @eqx.filter_jit
+    def law_ahead(self, horizon: int) -> ResponseForecast:
+        """What `forecast` answers."""
         identity = jnp.eye(self.history.shape[2], dtype=self.history.dtype)
         responses = self.recursion.responses(identity, horizon)
         return ResponseForecast(self.mean_path(horizon), responses, self.errors)
 
+    @eqx.filter_jit
     def forecast_levels(
         self, horizon: int, weights: Float[Array, "out series"] | None = None
     ) -> ResponseForecast:

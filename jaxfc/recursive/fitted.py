@@ -93,6 +93,8 @@ class FittedNetwork(Fitted):
         features = features_of(values, observed, self.scaling, self.log_squares)[-self.window :]
         return self.network.outputs(Inputs(features, unit_gaps(features)))
 
+    # Under `jit`, as a loop by itself is compiled anew at every call.
+    @eqx.filter_jit
     def law(self, values: Array, observed: Array, key: PRNGKeyArray | None) -> Forecast:
         """The law of the `horizon` rows after these."""
         outputs, moments = self.outputs(values, observed), self.moments(values, observed)

@@ -232,6 +232,8 @@ class FittedVarianceModel(Fitted):
             return SampleForecast(self.draw_ahead(horizon, num_draws, innovations, key=key))
         return self.moments_ahead(horizon)
 
+    # Under `jit`, as a loop by itself is compiled anew at every call.
+    @eqx.filter_jit
     def moments_ahead(self, horizon: int) -> VolatilityForecast:
         """What `forecast` answers with without a key."""
         if horizon > 1 and not self.model.variance.exact_forecast:
@@ -262,6 +264,7 @@ class FittedVarianceModel(Fitted):
 
         return jax.vmap(one, out_axes=1)(self.parameters)
 
+    @eqx.filter_jit
     def draw_ahead(
         self, horizon: int, num_draws: int, innovations: str = "law", *, key: PRNGKeyArray
     ) -> Float[Array, "draws horizon series"]:
