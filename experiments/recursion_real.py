@@ -43,7 +43,7 @@ from jaxfc.recursive import DecayingNet, GatedNet, RecursiveNet, Training
 from jaxfc.recursive.nets import Network
 from jaxfc.recursive.train import train
 from jaxfc.typing import Array, Bool, Float, PRNGKeyArray
-from jaxfc.volatility import GARCH, VarianceModel
+from jaxfc.volatility import GARCH, VarianceModel, ZeroMean
 
 RECURSION = RecursiveNet(24, "none", num_inner=3, num_cycles=2, num_supervision=4)
 RECURRENCE, ONCE = DecayingNet(57), DecayingOnceNet(24)
@@ -150,16 +150,21 @@ def simple_laws(values: Float[Array, "time series"], first: int, split: int) -> 
     span = Span(*(jnp.asarray(day) for day in (first, split, split, split)))
     seen = jnp.ones(values.shape, bool)
 
-    def conditional(model: VarianceModel) -> Anchor:
-        fitted = model.estimate(values[first:split], seen[first:split]).given(values, seen)
-        filtered = fitted.filtered()
-        return Anchor(values - filtered.residuals, jnp.sqrt(filtered.past))
+    # Around the mean of the training days, and from the variance of the very first days: what
+    # precedes the first row would else be an average over days to come.
+    mean = jnp.mean(values[first:split], axis=0)
+    centred = values - mean
+
+    def conditional(process: GARCH) -> Anchor:
+        model = VarianceModel(process, mean=ZeroMean(), start="arch")
+        fitted = model.estimate(centred[first:split], seen[first:split]).given(centred, seen)
+        return Anchor(jnp.broadcast_to(mean, values.shape), jnp.sqrt(fitted.filtered().past))
 
     return {
         "constant": constant_anchor(values, span),
         "EWMA": weighted_anchor(values, span),
-        "GARCH": conditional(VarianceModel()),
-        "asymmetric GARCH": conditional(VarianceModel(GARCH(num_asymmetric=1))),
+        "GARCH": conditional(GARCH()),
+        "asymmetric GARCH": conditional(GARCH(num_asymmetric=1)),
     }
 
 

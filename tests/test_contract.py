@@ -318,9 +318,9 @@ def test_save_and_load(case, tmp_path):
 def test_a_second_forecast_compiles_nothing(case, caplog):
     """A loop compiled at every call would fill the memory of a backtest."""
     keys = [None, None] if case.key is None else [jax.random.key(8), jax.random.key(9)]
-    case.fitted.forecast(HORIZON, key=keys[0])
+    jax.block_until_ready(case.fitted.forecast(HORIZON, key=keys[0]).mean)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        case.fitted.forecast(HORIZON, key=keys[1])
+        jax.block_until_ready(case.fitted.forecast(HORIZON, key=keys[1]).mean)
     assert "Compiling" not in caplog.text
 
 

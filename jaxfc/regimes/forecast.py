@@ -1,5 +1,6 @@
 """The exact law of rows ahead of a Markov-switching model: mixtures over the regimes to come."""
 
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
@@ -197,6 +198,8 @@ class RegimeForecast(Forecast):
         )
 
 
+# Under `jit`, as a loop by itself is compiled anew at every call.
+@partial(jax.jit, static_argnames="horizon")
 def regime_law(
     state: Float[Array, " regimes"], transition: Float[Array, "regimes regimes"], horizon: int
 ) -> Float[Array, "horizon regimes"]:
@@ -209,6 +212,7 @@ def regime_law(
     return jax.lax.scan(step, state, None, length=horizon)[1]
 
 
+@partial(jax.jit, static_argnames="shape")
 def draw_regimes(
     state: Float[Array, " regimes"],
     transition: Float[Array, "regimes regimes"],
