@@ -12,6 +12,18 @@ from jaxfc.recursive import Training
 WORLDS = ("A", "B")
 
 
+def all_steps(num_steps: int, batch_size: int, learning_rate: float, round_length: int) -> Training:
+    """All steps are taken and the best averaged weights are kept."""
+    return Training(
+        num_steps,
+        batch_size,
+        learning_rate,
+        warm_up=min(100, num_steps // 10),
+        round_length=round_length,
+        patience=num_steps,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Days to learn from (`sizes`, in the order of the run), of which the last quarter, at most
@@ -52,14 +64,7 @@ class Config:
 
     def training(self) -> Training:
         """All steps are taken and the best averaged weights are kept."""
-        return Training(
-            self.num_steps,
-            self.batch_size,
-            self.learning_rate,
-            warm_up=min(100, self.num_steps // 10),
-            round_length=self.round_length,
-            patience=self.num_steps,
-        )
+        return all_steps(self.num_steps, self.batch_size, self.learning_rate, self.round_length)
 
 
 FULL = Config(sizes=(4_000, 40_000, 1_000, 10_000), num_paths=20, num_seeds=5)

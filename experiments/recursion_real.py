@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from experiments.recursion_config import all_steps
 from experiments.recursion_models import (
     Anchor,
     Contender,
@@ -95,14 +96,7 @@ class Config:
 
     def training(self) -> Training:
         """All steps are taken and the best averaged weights are kept."""
-        return Training(
-            self.num_steps,
-            self.batch_size,
-            self.learning_rate,
-            warm_up=min(100, self.num_steps // 10),
-            round_length=self.round_length,
-            patience=self.num_steps,
-        )
+        return all_steps(self.num_steps, self.batch_size, self.learning_rate, self.round_length)
 
 
 QUICK = Config(

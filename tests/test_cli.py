@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cli_runs import run_command as run
 from jaxfc import cli
 from jaxfc.factors import EM, DynamicFactorModel
 from jaxfc.frames import read_table
@@ -39,14 +40,6 @@ def files(tmp_path_factory):
     (folder / "text.csv").write_text("date,a,b\n2020-01-03,1,x\n2020-01-10,2,3\n")
     (folder / "fake.parquet").write_text("date,a\n2020-01-03,1\n")
     return folder
-
-
-def run(capsys, *arguments):
-    """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

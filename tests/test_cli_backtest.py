@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cli_runs import run_command
 from jaxfc import cli
 from jaxfc.compose import FactorARX, Trajectories
 from jaxfc.factors import PPCA, DynamicFactorModel
@@ -81,10 +82,7 @@ def folder(tmp_path_factory):
 
 def run(capsys, *arguments):
     """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["backtest", *(str(argument) for argument in arguments)])
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
+    return run_command(capsys, "backtest", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxfc import cli, datasets
+from cli_runs import run_command
+from jaxfc import datasets
 from jaxfc.frames import read_table
 from jaxfc.report import packaged_data
 from jaxfc.report.packaged_data import DATA_SETS, LICENCES, data_set, series_table
@@ -23,10 +24,7 @@ def wide(monkeypatch):
 
 def run(capsys, *arguments):
     """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["data", *(str(argument) for argument in arguments)])
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
+    return run_command(capsys, "data", *arguments)
 
 
 def test_every_loader_is_in_the_list(capsys):

@@ -7,7 +7,8 @@ import jax
 import pytest
 from packaging.requirements import Requirement
 
-from jaxfc import cli, cli_doctor
+from cli_runs import run_command
+from jaxfc import cli_doctor
 from jaxfc.cli_doctor import cache_facts, examine, requirements, small_computation
 
 
@@ -18,11 +19,8 @@ def wide(monkeypatch):
 
 
 def run(capsys, *arguments):
-    """Exit code, stdout and stderr of the command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["doctor", *arguments])
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
+    """Exit code, stdout and stderr of a command."""
+    return run_command(capsys, "doctor", *arguments)
 
 
 def without(monkeypatch, *names):

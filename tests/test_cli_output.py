@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import typer
 
+from cli_runs import run_command as run
 from jaxfc import cli
 from jaxfc.cli_backtest import complete_model
 from jaxfc.cli_data import complete_name
@@ -18,14 +19,6 @@ from jaxfc.cli_output import Output, plain
 from jaxfc.report import jobs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def run(capsys, *arguments):
-    """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
 
 
 def every_command(command, path=()):

@@ -6,7 +6,7 @@ import tomllib
 import jax
 import pytest
 
-from jaxfc import cli
+from cli_runs import run_command
 from jaxfc.factors import FactorWorld
 from jaxfc.report import study_file
 from jaxfc.report.study_file import Names, factor_names, read_study_file, template
@@ -52,10 +52,7 @@ def file(tmp_path):
 
 def run(capsys, *arguments):
     """Exit code, stdout and stderr of a command."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["study", *(str(argument) for argument in arguments)])
-    captured = capsys.readouterr()
-    return ended.value.code, captured.out, captured.err
+    return run_command(capsys, "study", *arguments)
 
 
 def test_run_and_status(capsys, file, tmp_path):

@@ -12,10 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import page_examples
 from test_readme import FENCE, REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -44,10 +44,7 @@ def run_page(page: str) -> dict[str, object]:
 
 def assert_shown(printed: str, shown: str) -> None:
     """The same words, and nearly the same numbers."""
-    words = [NUMBER.sub("#", text).split() for text in (printed, shown)]
-    assert words[0] == words[1], f"printed:\n{printed}"
-    ours, theirs = ([float(x) for x in NUMBER.findall(text)] for text in (printed, shown))
-    np.testing.assert_allclose(ours, theirs, rtol=RELATIVE, atol=ABSOLUTE, err_msg=printed)
+    page_examples.assert_shown(printed, shown, rtol=RELATIVE, atol=ABSOLUTE, number=NUMBER)
 
 
 @pytest.mark.parametrize(
