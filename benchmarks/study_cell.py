@@ -13,7 +13,7 @@ from jaxfc.factors.model import DynamicFactorModel
 from jaxfc.factors.worlds import FactorWorld
 from jaxfc.running.study import Study
 from jaxfc.running.study_cells import build_cell
-from jaxfc.running.study_chunks import ChunkRunner, Job
+from jaxfc.running.study_chunks import ChunkRunner, StudyJob
 
 NUM_FACTORS, NUM_LAGS, MISSING = 3, 1, 0.2
 METRICS = {"trace_r2": trace_r2}
@@ -56,7 +56,7 @@ def make_runner(study: Study) -> ChunkRunner:
     """What computes its chunks."""
     key = jax.random.key(KEY)
     words, name = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
-    return ChunkRunner(Job(study, words, name, None))
+    return ChunkRunner(StudyJob(study, words, name, None))
 
 
 class Parts:

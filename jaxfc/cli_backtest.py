@@ -52,23 +52,28 @@ def init(
 def run(
     file: Annotated[Path, typer.Argument(help="A TOML file; jaxfc backtest init writes one.")],
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread over the Ray cluster that RAY_ADDRESS names.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Estimate and forecast at every origin; write forecasts, scores and a manifest.
 
     Stop it whenever you like and run it again: it goes on from there. A folder of another backtest
-    is refused.
+    is refused. On a cluster `batch_size` windows of the file are one task.
 
     **Example:** `jaxfc backtest run backtest.toml --out results`
     """
     from jaxfc.report.backtest_file import read_backtest_file
     from jaxfc.report.backtest_run import run_backtest_plan
+    from jaxfc.running.cluster import Ray
 
     output = Output(quiet, as_json)
     plan = read_backtest_file(file)
+    engine = Ray() if ray else None
     try:
-        manifest = run_backtest_plan(plan, out, progress=output.progress)
+        manifest = run_backtest_plan(plan, out, engine=engine, progress=output.progress)
     except KeyboardInterrupt:
         output.say(f"Stopped. What is in {out} stays; run the same command to go on.")
         raise typer.Exit(130) from None

@@ -18,6 +18,7 @@ from jaxfc.factors.model import DynamicFactorModel, FittedFactorModel
 from jaxfc.factors.moments import expected_factor_loglik
 from jaxfc.factors.selection import Padding, Selection, SelectionRule, num_parameters
 from jaxfc.results import RESULTS, is_okay
+from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import Array, Bool, Float, Int
 from jaxfc_kernels.aggregation import AggregationRows
 from jaxfc_kernels.constants import LOG_2PI
@@ -55,7 +56,7 @@ def select_model(
     """
     largest = dataclasses.replace(model, num_factors=max_factors, num_lags=max_lags)
     check_selection(model, rule or SelectionRule(), max_factors, max_lags, len(panel.names))
-    largest = largest.resolved(panel)
+    largest = in_precision_of_jax(largest.resolved(panel))
     largest.check(panel)
     selection = jitted_select(
         largest,

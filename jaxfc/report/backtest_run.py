@@ -29,6 +29,7 @@ from jaxfc.report.backtest_strategies import measures, trade, why_not
 from jaxfc.running import Backtest, backtest, load_backtest
 from jaxfc.running.backtest import config_of
 from jaxfc.running.describe import difference
+from jaxfc.running.engines import Engine
 from jaxfc.running.store import ResultStore
 from jaxfc.serialisation import write_atomically
 
@@ -45,12 +46,13 @@ def run_backtest_plan(
     folder: Path,
     *,
     earlier: Mapping[str, Any] | None = None,
+    engine: Engine | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Compute what `folder` does not hold yet, write tables and manifest; returns the manifest.
 
     Nothing is left behind by a run that is refused before its first window is computed. `earlier`:
-    the manifest of a run whose data these have to be.
+    the manifest of a run whose data these have to be. `engine`: see `backtest`.
 
     **Raises:** `ValueError` for a folder of another backtest or of other things, and for whatever
     the data, the model or the origins refuse.
@@ -72,6 +74,7 @@ def run_backtest_plan(
             plan.horizon,
             batch_size=plan.config["backtest"]["batch_size"],
             store=folder / STORE,
+            engine=engine,
             progress=progress,
             key=plan.key,
         )

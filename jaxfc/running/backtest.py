@@ -15,14 +15,15 @@ from jaxfc.counts import check_counts
 from jaxfc.model import Model
 from jaxfc.panel import Panel
 from jaxfc.panel_checks import DelayLike, check_known, checked_delays
-from jaxfc.running.backtest_result import Backtest, window_fits, window_table
+from jaxfc.running.backtest_result import Backtest
 from jaxfc.running.describe import describe
+from jaxfc.running.engines import Engine, Local
 from jaxfc.running.origins import Origins
 from jaxfc.running.progress import follow
-from jaxfc.running.replicate import chunks_of, run_chunk
 from jaxfc.running.store import ResultStore
 from jaxfc.running.study import check_key, facts
-from jaxfc.running.windows import WindowFit, origins_first, stack_windows, window_program
+from jaxfc.running.window_chunks import WindowJob, computed
+from jaxfc.running.windows import WindowFit, stack_windows
 from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import Int, PRNGKeyArray
 
@@ -37,6 +38,7 @@ def backtest(
     batch_size: int | None = None,
     memory_budget: int | None = None,
     store: str | Path | None = None,
+    engine: Engine | None = None,
     progress: bool | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Backtest:
@@ -52,11 +54,15 @@ def backtest(
     publication delays, of all series or of those named, e.g. `{"GDP": "30D"}`. `batch_size`:
     windows side by side (default: as many as fit into `memory_budget` bytes, see `replicate`).
     `store`: a folder into which every chunk is written when it is done; a rerun goes on from there,
-    and other options are refused. `progress`: a bar on stderr (default: on a terminal).
+    and other options are refused. Several processes may run the same backtest on the same folder;
+    they share the work. `engine`: `Local()` (default), or `Ray()`: tasks of `batch_size` windows
+    (default 32), each on one CPU or GPU of a cluster; the bits of `Local()` with that `batch_size`
+    on the same kind of device. `progress`: a bar on stderr (default: on a terminal).
 
     **Raises:** `ValueError` if the panel is too short, or the model refuses a window (for example
-    a series without any observation in it), or `store` belongs to another backtest; failed
-    estimations do not raise, see `Backtest.okay`.
+    a series without any observation in it), `store` belongs to another backtest, or a batch of
+    `batch_size` needs more than `memory_budget`; `RuntimeError` that names the origins of a task
+    that failed or was lost on a cluster. Failed estimations do not raise, see `Backtest.okay`.
     """
     check_counts(horizon=horizon)
     if key is not None:
@@ -67,32 +73,19 @@ def backtest(
     given, model = model, in_precision_of_jax(model.resolved(panel))
     windows = stack_windows(model, panel, rows, origins, key)
     impl = None if key is None else str(jax.random.key_impl(key))
-    devices = tuple(jax.local_devices())
-    program, arrays = window_program(
-        model, windows, horizon, impl, batch_size, memory_budget, devices
-    )
-    num_cases = len(windows.values)
+    dates = panel.index[rows]
+    job = WindowJob(model, windows, horizon, impl, batch_size, memory_budget, dates)
+    engine = engine or Local()
+    job, answers = job.sized(engine)
     kept = None
     if store is not None:
         # Parts are numbered by chunk, so a store belongs to one size of chunks (batch size times
         # devices).
         described = config_of(given, panel, origins, horizon, key)
-        size = {"windows_per_chunk": program.size * origins.refit}
+        size = {"windows_per_chunk": job.size * origins.refit}
         kept = ResultStore(store, described | size, facts())
-    parts = []
-    with follow("backtest", num_cases, 1, progress) as tell:
-        for number, cases in enumerate(chunks_of(num_cases, program.size)):
-            table = None if kept is None else kept.read(0, number)
-            if table is None:
-                fits = origins_first(run_chunk(program, windows, cases, arrays))
-                if kept is not None:
-                    kept.write(0, number, window_table(fits))
-            else:
-                fits = window_fits(table, program.answers)
-            parts.append(fits)
-            for case in range(cases.start, cases.stop):
-                tell(case, 1, table is not None)
-    fits = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(rows)], *parts)
+    with follow("backtest", len(windows.values), 1, progress) as bar:
+        fits = computed(job, answers, engine, kept, bar)
     return labelled(fits, given, panel, rows, horizon)
 
 

@@ -1,5 +1,5 @@
-"""Studies on more than one machine: every chunk is a task of Ray, which finds it a place, and runs
-it again if its machine is lost."""
+"""Studies and backtests on more than one machine: every chunk is a task of Ray, which finds it a
+place, and runs it again if its machine is lost."""
 
 import os
 import uuid
@@ -10,13 +10,12 @@ from typing import Any
 
 import jax
 
-from jaxfc.running.study_cells import cell_text
-from jaxfc.running.study_chunks import ChunkRunner, Job, Part
+from jaxfc.running.engines import Job, Runner, Todo
 
 # Tasks that wait in line, so that no worker is idle while results are written.
 NUM_WAITING = 2
-# The compiled programs of the study that this worker process is at.
-RUNNERS: dict[str, ChunkRunner] = {}
+# The compiled programs of the job that this worker process is at.
+RUNNERS: dict[str, Runner] = {}
 # What numbers and compilation depend on beside the environment.
 CONFIGURED = (
     "jax_enable_x64",
@@ -30,7 +29,7 @@ CONFIGURED = (
 
 @dataclass(frozen=True)
 class Ray:
-    """Chunks of a study as tasks of a Ray cluster (extra `cluster`).
+    """Chunks of a study or a backtest as tasks of a Ray cluster (extra `cluster`).
 
     `num_cpus`, `num_gpus` of one task; None: one GPU where the cluster has any. A task that is lost
     with its machine is run again up to `max_retries` times. `address` of the cluster; None: the
@@ -45,7 +44,7 @@ class Ray:
     max_retries: int = 3
     address: str | None = None
 
-    def compute(self, job: Job, todo: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int, Part]]:
+    def compute(self, job: Job, todo: Todo) -> Iterator[tuple[int, int, Any]]:
         """Cell, chunk and answer as they come in.
 
         **Raises:** `ModuleNotFoundError` without Ray; `ValueError` if no machine is large enough
@@ -111,17 +110,17 @@ class Ray:
         return slots
 
 
-def compute_chunk(name: str, kept: list[Any], cell: int, chunk: int) -> Part:
+def compute_chunk(name: str, kept: list[Any], cell: int, chunk: int) -> Any:
     """The task: a chunk, with the programs of earlier ones."""
     if name not in RUNNERS:
         RUNNERS.clear()
-        RUNNERS[name] = ChunkRunner(import_ray().get(kept[0]))
+        RUNNERS[name] = import_ray().get(kept[0]).runner()
     return RUNNERS[name].compute(cell, chunk)
 
 
-def fetch(ray: Any, task: Any, job: Job, cell: int, chunk: int) -> Part:
+def fetch(ray: Any, task: Any, job: Job, cell: int, chunk: int) -> Any:
     """The answer of a task, or an error that says which one failed and why."""
-    where = f"{cell_text(cell, job.study.grid[cell])}, chunk {chunk}"
+    where = job.place(cell, chunk)
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:
@@ -130,7 +129,7 @@ def fetch(ray: Any, task: Any, job: Job, cell: int, chunk: int) -> Part:
         raise RuntimeError(f"{where} was lost on the cluster: {error}") from error
 
 
-def take(todo: Iterator[tuple[int, int]], most: int) -> Iterator[tuple[int, int]]:
+def take(todo: Todo, most: int) -> Iterator[tuple[int, int]]:
     """At most so many of what is to do."""
     for _ in range(most):
         part = next(todo, None)

@@ -127,7 +127,14 @@ def fitting_program(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     share = -(-count_cases(cases) // len(devices))
     if batch_size is not None:
-        return compile_chunk(function, cases, min(batch_size, share), devices, shared)
+        program = compile_chunk(function, cases, min(batch_size, share), devices, shared)
+        if memory_budget is not None and (program.num_bytes or 0) > memory_budget:
+            raise ValueError(
+                f"{min(batch_size, share)} cases side by side need {program.num_bytes:,} bytes on "
+                f"a device, the budget is {memory_budget:,}; raise memory_budget or give a smaller "
+                "batch_size, which changes rounding."
+            )
+        return program
     budget = free_memory(devices) // 4 if memory_budget is None else memory_budget
     guess = CPU_BATCH if devices[0].platform == "cpu" else ACCELERATOR_BATCH
     size = min(guess, share)

@@ -7,10 +7,10 @@ computes it, and all estimators see the same panel.
 import dataclasses
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,11 @@ import numpy as np
 
 from jaxfc.counts import check_counts
 from jaxfc.running.describe import describe
+from jaxfc.running.engines import Engine, Local, Plan
 from jaxfc.running.progress import follow
 from jaxfc.running.store import ResultStore, check_config, read_manifest
 from jaxfc.running.study_cells import Estimator, Settings, cell_text, check_cells
-from jaxfc.running.study_chunks import Job, Local, Part
+from jaxfc.running.study_chunks import StudyJob
 from jaxfc.running.study_result import (
     OWN_COLUMNS,
     StudyResult,
@@ -33,17 +34,6 @@ from jaxfc.serialisation import write_atomically
 from jaxfc.typing import PRNGKeyArray
 
 SUMMARY = "summary.json"
-Todo = Iterator[tuple[int, int]]
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Where chunks are computed: `Local()` or `Ray()`."""
-
-    def compute(self, job: Job, todo: Todo) -> Iterator[tuple[int, int, Part]]:
-        """Cell, chunk and answer of everything in `todo`, in whatever order, taken from it as it
-        can be worked on."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,22 +125,15 @@ class Study:
         check_cells(self)
         kept = ResultStore(store, self.config(key), facts())
         data = np.asarray(jax.random.key_data(key))
-        job = Job(self, data, str(jax.random.key_impl(key)), memory_budget)
-        chunks = [(c, k) for c in range(len(self.grid)) for k in range(self.num_chunks)]
-        done = kept.done()
-        with follow(self.name, len(self.grid), self.num_paths, progress) as tell:
-            for cell, chunk in sorted(done):
-                tell(cell, len(self.paths_of(chunk)), True)
-            missing = [part for part in chunks if part not in done]
-            plan = Plan(self, kept, missing, tell)
-            try:
-                for cell, chunk, part in (engine or Local()).compute(job, plan.todo()):
-                    kept.write(cell, chunk, part.table, part.notes)
-                    plan.finish(cell, chunk)
-            finally:
-                plan.release()
-        for part in chunks:  # claims that killed processes left behind
-            kept.release(*part)
+        job = StudyJob(self, data, str(jax.random.key_impl(key)), memory_budget)
+        parts = [(c, k) for c in range(len(self.grid)) for k in range(self.num_chunks)]
+        with follow(self.name, len(self.grid), self.num_paths, progress) as bar:
+
+            def tell(cell: int, chunk: int, was_there: bool) -> None:
+                bar(cell, len(self.paths_of(chunk)), was_there)
+
+            for cell, chunk, part in Plan(kept, parts, tell).follow(engine or Local(), job):
+                kept.write(cell, chunk, part.table, part.notes)
         result = read_study(store)
         write_summary(result, Path(store))
         return result
@@ -196,53 +179,6 @@ class Study:
                 "partitionable": is_partitionable(),
             },
         }
-
-
-class Plan:
-    """What is left to compute, shared with other processes by claims, and who was told of it."""
-
-    def __init__(
-        self,
-        study: Study,
-        store: ResultStore,
-        missing: Sequence[tuple[int, int]],
-        tell: Callable[[int, int, bool], None],
-    ):
-        self.study, self.store, self.missing, self.tell = study, store, missing, tell
-        self.claimed: set[tuple[int, int]] = set()
-
-    def todo(self) -> Todo:
-        """First what no other process has claimed, then what is missing all the same."""
-        later = []
-        for part in self.missing:
-            if self.is_there(part):
-                continue
-            if not self.store.claim(*part):
-                later.append(part)
-                continue
-            self.claimed.add(part)
-            yield part
-        for part in later:
-            if not self.is_there(part):
-                yield part
-
-    def is_there(self, part: tuple[int, int]) -> bool:
-        """Whether another process has kept a part by now."""
-        if self.store.content(*part) is None:
-            return False
-        self.tell(part[0], len(self.study.paths_of(part[1])), True)
-        return True
-
-    def finish(self, cell: int, chunk: int) -> None:
-        """A part is kept."""
-        self.store.release(cell, chunk)
-        self.claimed.discard((cell, chunk))
-        self.tell(cell, len(self.study.paths_of(chunk)), False)
-
-    def release(self) -> None:
-        """Take back the claims on what was not finished."""
-        for part in self.claimed:
-            self.store.release(*part)
 
 
 def check_key(key: Any) -> None:

@@ -10,8 +10,7 @@ import os
 import platform
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +23,7 @@ import pandas as pd
 from jaxfc.results import RESULTS, SUCCESSFUL, is_okay, usable_codes
 from jaxfc.running.replicate import Device, Program, compile_chunk, free_memory, shapes_key
 from jaxfc.running.study_cells import Cell, build_cell, cell_text
+from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import Array, PyTree
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MAX_MAPPINGS = 20_000
 MAPPINGS = Path("/proc/self/maps")
 
 
-class Job(NamedTuple):
+class StudyJob(NamedTuple):
     """A study and its key as plain words: what another process needs to compute a chunk of it."""
 
     study: "Study"
@@ -47,6 +47,14 @@ class Job(NamedTuple):
     def key(self) -> Array:
         """The key, typed."""
         return jax.random.wrap_key_data(jnp.asarray(self.key_data), impl=self.key_impl)
+
+    def runner(self, devices: Sequence[Device] | None = None) -> "ChunkRunner":
+        """What computes the chunks, on these devices (default: all local ones)."""
+        return ChunkRunner(self, devices)
+
+    def place(self, cell: int, chunk: int) -> str:
+        """Cell, settings and chunk."""
+        return f"{cell_text(cell, self.study.grid[cell])}, chunk {chunk}"
 
 
 class Part(NamedTuple):
@@ -69,29 +77,10 @@ class Split(NamedTuple):
         return structure, tuple(leaves), shapes_key(self.arrays)
 
 
-@dataclass(frozen=True)
-class Local:
-    """Chunks one after the other on this machine, each spread over its devices (default: all)."""
-
-    devices: Sequence[Device] | None = None
-
-    def compute(self, job: Job, todo: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int, Part]]:
-        """Cell, chunk and answer of all that is to do."""
-        runner = ChunkRunner(job, self.devices)
-        for cell, chunk in todo:
-            try:
-                part = runner.compute(cell, chunk)
-            except Exception as error:
-                settings = job.study.grid[cell]
-                error.add_note(f"This was {cell_text(cell, settings)}, chunk {chunk}.")
-                raise
-            yield cell, chunk, part
-
-
 class ChunkRunner:
     """Computes chunks of a study on the local devices, keeping compiled programs for later ones."""
 
-    def __init__(self, job: Job, devices: Sequence[Device] | None = None):
+    def __init__(self, job: StudyJob, devices: Sequence[Device] | None = None):
         self.study, self.key = job.study, job.key
         self.devices = tuple(jax.local_devices() if devices is None else devices)
         given = job.memory_budget
@@ -217,7 +206,9 @@ def num_mappings() -> int:
 
 
 def split(module: Any) -> Split:
-    """Arrays of a module apart from the rest; Python numbers stay with the rest."""
+    """Arrays of a module, in the precision of JAX, apart from the rest; Python numbers stay with
+    the rest."""
+    module = in_precision_of_jax(module)
     arrays, static = eqx.partition(module, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
     return Split(jax.tree.map(strong, arrays), static)
 

@@ -20,6 +20,7 @@ from jaxfc.native_rows import reaching, row_of_period
 from jaxfc.panel_checks import check_known, quoted
 from jaxfc.results import RESULTS, is_okay
 from jaxfc.running.tracker_arrays import Plan, Vintages, track_arrays
+from jaxfc.trees import in_precision_of_jax
 from jaxfc.typing import Bool, Float, Int
 from jaxfc.vintages import VintageStore
 
@@ -166,7 +167,7 @@ def track(
     vintages = reaching_all(vintages, list(weights), max(days))
     rows = [row_of_period(vintages.panels[0], list(weights), day) for day in days]
     removals = check_removals(vintages, removed)
-    model = resolved_for_all(model, vintages)
+    model = in_precision_of_jax(resolved_for_all(model, vintages))
     column = None
     if len(weights) == 1 and model.weighting is None:
         column = vintages.names.index(next(iter(weights)))

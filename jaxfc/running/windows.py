@@ -5,6 +5,7 @@ one size (`replicate`); compiled programs are kept for the next backtest of the 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -122,6 +123,29 @@ def one_case(window: Windows, model: Model, horizon: int, impl: str | None) -> W
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, others)
 
 
+def function_of(
+    static: PyTree, horizon: int, impl: str | None
+) -> Callable[[Windows, PyTree], WindowFit]:
+    """What is compiled for a model: a case and the model's arrays to the answers of its origins."""
+    return lambda window, arrays: one_case(window, eqx.combine(arrays, static), horizon, impl)
+
+
+def batch_shapes(windows: Windows, size: int) -> Windows:
+    """The shapes of so many cases."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), windows
+    )
+
+
+def answer_shapes(
+    model: Model, windows: Windows, horizon: int, impl: str | None, size: int
+) -> WindowFit:
+    """The shapes of the answers of so many cases; nothing is compiled."""
+    arrays, static = eqx.partition(model, eqx.is_array)
+    batch = jax.vmap(function_of(static, horizon, impl), in_axes=(0, None))
+    return jax.eval_shape(batch, batch_shapes(windows, size), arrays)
+
+
 def window_program(
     model: Model,
     windows: Windows,
@@ -134,16 +158,13 @@ def window_program(
     """The compiled chunk, and the model's arrays, which it takes beside the windows."""
     arrays, static = eqx.partition(model, eqx.is_array)
     leaves, tree = jax.tree.flatten(static)
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), windows)
+    one = batch_shapes(windows, 1)
     counted = len(windows.values)
     options = (horizon, impl, batch_size, memory_budget, devices, counted)
     # A model made before `jax_enable_x64` was switched on has arrays of another precision.
     key = (tree, tuple(leaves), shapes_key(arrays), shapes_key(one), options)
     if key not in PROGRAMS:
-
-        def function(window: Windows, shared: PyTree) -> WindowFit:
-            return one_case(window, eqx.combine(shared, static), horizon, impl)
-
+        function = function_of(static, horizon, impl)
         PROGRAMS[key] = fitting_program(
             function, windows, batch_size, memory_budget, devices, (arrays,)
         )

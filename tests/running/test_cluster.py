@@ -1,4 +1,4 @@
-"""Studies on a Ray cluster of two machines, one of which is killed: the bits of one machine.
+"""Studies and backtests on a Ray cluster of two machines, one of which is killed: the bits of one.
 
 Ray runs in a process of its own, whose warnings are none of ours.
 """
@@ -64,13 +64,71 @@ if __name__ == "__main__":
     print(json.dumps(said))
 """
 
+BACKTEST_ON_RAY = """
+import json
+import numpy as np
+import ray
+from ray.cluster_utils import Cluster
+from jaxfc import Panel, Ray, Rolling, backtest
+from jaxfc.factors import EM, DynamicFactorModel
+from reliability.fits import frame_of
+
+MODEL = DynamicFactorModel(1, 1, method=EM(max_steps=2_000))
+PANEL = Panel.from_frame(frame_of(0))
+ORIGINS = Rolling(window=30, num_origins=24, refit=2)
+
+
+class Killing:
+    def compute(self, job, todo):
+        for answer in Ray().compute(job, todo):
+            seen.append(answer[1])
+            yield answer
+            if len(seen) == 3:
+                machines.remove_node(second, allow_graceful=False)
+
+
+def numbers(store, engine=None, **options):
+    done = backtest(MODEL, PANEL, ORIGINS, 2, batch_size=1, store=store, engine=engine, **options)
+    return [np.asarray(a).tobytes().hex() for a in (done.mean, done.std, done.loglik)]
+
+
+if __name__ == "__main__":
+    seen, said = [], {}
+    memory = {"object_store_memory": 80_000_000}
+    health = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000}
+    first = {"num_cpus": 1, "_system_config": health, **memory}
+    machines = Cluster(initialize_head=True, head_node_args=first)
+    second = machines.add_node(num_cpus=1, **memory)
+    ray.init(address=machines.address, log_to_driver=False)
+    spread = numbers(sys.argv[1], Killing())
+    try:
+        numbers(sys.argv[2], Ray(), memory_budget=1000)
+    except RuntimeError as error:
+        said["failing"] = str(error)
+    ray.shutdown()
+    machines.shutdown()
+    said |= {"seen": sorted(seen), "same": spread == numbers(None)}
+    said["read"] = spread == numbers(sys.argv[1])
+    print(json.dumps(said))
+"""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+
+
+def test_a_backtest_loses_a_machine_and_no_bit_changes(tmp_path):
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("the extra cluster is not installed")
+    folder, other = tmp_path / "cluster", tmp_path / "failing"
+    said = json.loads(run_python(BACKTEST_ON_RAY, folder, other, **QUIET).splitlines()[-1])
+    assert said["seen"] == list(range(12)) and said["same"] and said["read"]
+    assert said["failing"].startswith("the chunk of the origins 2015-")
+    assert "failed on the cluster: 1 cases side by side need" in said["failing"]
+
 
 def test_one_of_two_machines_is_killed_and_no_bit_changes(tmp_path):
     if importlib.util.find_spec("ray") is None:
         pytest.skip("the extra cluster is not installed")
     folder, alone = tmp_path / "cluster", tmp_path / "alone"
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    printed = run_python(ON_RAY, folder, alone, **quiet)
+    printed = run_python(ON_RAY, folder, alone, **QUIET)
     said = json.loads(printed.splitlines()[-1])
     (before,), seen = said["killed"], said["seen"]
     # Both were at work, the killed one no more; its tasks were done by the other.

@@ -11,8 +11,11 @@ import jaxfc
 from jaxfc.bayes.coefficient_regression import HierarchicalRegression
 from jaxfc.bayes.diagnostics import Limits
 from jaxfc.bayes.pooled_hmc import PooledHMC
+from jaxfc.factors.estimators import ModelEstimator
+from jaxfc.factors.worlds import FactorWorld
 from jaxfc.running.windows import PROGRAMS, stack_windows, window_program
 from jaxfc.trees import in_precision_of_jax
+from jaxfc.vintages import pseudo_vintages
 from precision import single_precision
 
 INDEX = pd.date_range("2010-01-31", periods=24, freq="ME")
@@ -26,8 +29,8 @@ def made():
 @pytest.fixture
 def panel():
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(24, 1)) + 0.5 * rng.normal(size=(24, 3))
-    return jaxfc.Panel.from_frame(pd.DataFrame(values, INDEX, list("abc")))
+    values = rng.normal(size=(24, 1)) + 0.5 * rng.normal(size=(24, 4))
+    return jaxfc.Panel.from_frame(pd.DataFrame(values, INDEX, list("abcd")))
 
 
 @pytest.fixture
@@ -64,12 +67,39 @@ def test_a_fit_of_a_model_made_before_the_switch(panel, early):
     np.testing.assert_allclose(law.mean, made().fit(panel).forecast(2).mean, rtol=1e-6)
 
 
+def test_a_choice_of_sizes_by_a_model_made_before_the_switch(panel, early):
+    chosen = [jaxfc.select_model(model, panel, 2, 0).loglik for model in (early, made())]
+    np.testing.assert_allclose(*chosen, rtol=1e-6)
+
+
+def test_a_study_of_a_model_made_before_the_switch(tmp_path, early):
+    found = []
+    for model in (early, made()):
+        study = jaxfc.Study(
+            FactorWorld,
+            {"model": ModelEstimator(model)},
+            [{"num_times": 24, "num_series": 3, "num_factors": 1, "num_lags": 1}],
+            {"loglik": lambda panel, fitted: fitted.loglik},
+            num_paths=2,
+            batch_size=2,
+        )
+        folder = tmp_path / str(len(found))
+        found.append(study.run(folder, key=jax.random.key(0), progress=False).paths["loglik"])
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+def test_nowcasts_of_a_model_made_before_the_switch(panel, early):
+    store = pseudo_vintages(panel, INDEX[-2:])
+    found = [jaxfc.track(model, store, target="a").nowcasts for model in (early, made())]
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
 def test_a_sampler_made_before_the_switch(panel):
     """Its density puts numbers into arrays of one type, which refuse those of another."""
     with single_precision():
         model = HierarchicalRegression(
             "c",
-            {"a": "one", "b": "two"},
+            {"a": "one", "b": "two", "d": "two"},
             regressor_lags=1,
             inference=PooledHMC(num_chains=2, num_draws=4, num_warmup=4, num_leapfrogs=2),
             limits=Limits(),

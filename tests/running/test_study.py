@@ -15,10 +15,10 @@ import pytest
 
 from jaxfc.factors import EM, DynamicFactorModel, FactorWorld
 from jaxfc.results import RESULTS
+from jaxfc.running.engines import Local
 from jaxfc.running.progress import follow
 from jaxfc.running.study import SUMMARY, Study
 from jaxfc.running.study_cells import product_grid
-from jaxfc.running.study_chunks import Local
 from jaxfc.running.study_result import read_study
 from jaxfc.running.study_status import read_status
 from processes import run_python, start_python, with_devices
