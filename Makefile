@@ -1,4 +1,4 @@
-# make demo | test | test-all | bench | docs | figures | clean. Needs Python 3.11 or newer and make, nothing else;
+# make demo | test | test-long | test-all | seconds | bench | docs | figures | clean. Needs Python 3.11 or newer and make, nothing else;
 # uv is used when it is on PATH. Index, proxy and certificate settings are left to pip's or uv's own
 # configuration. The install is editable, so only a change of pyproject.toml installs again.
 
@@ -21,7 +21,7 @@ else
   INSTALL := $(VENV)/bin/python -m pip install
 endif
 
-.PHONY: demo test test-all bench docs figures clean
+.PHONY: demo test test-long test-all seconds bench docs figures clean
 
 demo: $(VENV)/installed-demo
 	$(VENV)/bin/jaxfc demo
@@ -32,8 +32,19 @@ test: $(VENV)/installed-test
 	$(VENV)/bin/pyright
 	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+# What the default leaves out: tests of some seconds each, as tests/seconds.csv tells.
+test-long: $(VENV)/installed-test
+	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m 'long and not slow' $(PYTEST_ARGS)
+
 test-all: PYTEST_ARGS += -m ''
 test-all: test
+
+# The table of tests and their seconds, measured with nothing compiled.
+seconds: $(VENV)/installed-test
+	rm -rf .jax_cache .seconds
+	$(VENV)/bin/pytest -n $(WORKERS) --dist loadfile -m 'not slow' --seconds=.seconds
+	$(VENV)/bin/python tests/seconds.py .seconds
+	rm .seconds
 
 bench: $(VENV)/installed-bench
 	@failed=; for script in benchmarks/bench_*.py; do echo "== $$script"; \

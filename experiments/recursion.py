@@ -13,7 +13,8 @@ Networks have about equal numbers of parameters, and the same optimiser, steps a
 numbers are those of float32. All paths and seeds of a network are one compiled program, which
 serves all sizes and both worlds. Scores of each cell (world, size, model) go to `scores.csv` as
 they are made, so that a killed run goes on where it stopped; with `--minutes` no cell is begun
-later. `table.csv`, `pairs.csv` and `answers.md` are made from all cells that there are.
+later. A cell that is there with fewer seeds counts as done: `--full --seeds 1` fills a study on a
+processor. `table.csv`, `pairs.csv` and `answers.md` are made from all cells that there are.
 
 The default takes a part of the paths and one size, for two cores; `--full` is the whole study, for
 an accelerator.
@@ -205,6 +206,7 @@ def score_network(
         append(study.folder / "thinking.csv", pd.DataFrame(curve).assign(**cell))
     cell |= {"parameters": NETWORKS[name].num_trained(config.window, NUM_ASSETS)}
     cell |= {"seconds": study.taken[name], "waited": begun - waiting}
+    cell |= {"device": jax.default_backend()}
     append(study.folder / "cells.csv", pd.DataFrame([cell]))
     study.record(world, size, name, found.daily, rows)
 

@@ -41,11 +41,12 @@ DAILY = ["world", "size", "first", "second", "dm_better", "dm_worse"]
 HEAD = """# Does recursion help to forecast?
 
 Gaussian negative log-likelihood on the test days, nats per asset and day, lower is better: means
-over {paths} simulated paths and {seeds} seeds. The first error is the standard error over paths
-(of the mean over seeds), the seed deviation that within a path. The gap is to the exact Bayes
-filter's moments in world A, to the true moments given the hidden volatility of the same day in
-world B, which no forecast reaches. Models learn from `size` days, the last quarter of them (at most
-{held_back}) held back for the early stopping of the networks."""
+over {paths} simulated paths and {seeds} seeds, or fewer where a table says so. The first error is
+the standard error over paths (of the mean over seeds), the seed deviation that within a path. The
+gap is to the exact Bayes filter's moments in world A, to the true moments given the hidden
+volatility of the same day in world B, which no forecast reaches. Models learn
+from `size` days, the last quarter of them (at most {held_back}) held back for the early stopping of
+the networks."""
 TESTS = """## Tests
 
 Differences of mean scores by path, the first model minus the second: negative is better for the
@@ -68,6 +69,7 @@ def summary(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     means = by_path(scores)
     grouped = means.groupby(CELL)
     table = pd.DataFrame({"score": grouped.mean(), "error": grouped.sem(), "paths": grouped.size()})
+    table["seeds"] = scores.groupby(CELL)["seed"].max() + 1
     within = scores.groupby([*CELL, "path"])["score"].std()
     table["seed_deviation"] = within.groupby(CELL).mean()
     bounds = [(world, size, BOUNDS[world]) for world, size, _ in table.index]
@@ -76,7 +78,7 @@ def summary(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     table[["diverged", "collapsed"]] = collapsed.groupby(CELL)[["diverged", "collapsed"]].sum()
     if not cells.empty:
         own = cells.drop_duplicates(CELL, keep="last").set_index(CELL)
-        table["parameters"], table["seconds"] = own["parameters"], own["seconds"]
+        table[["parameters", "seconds", "device"]] = own[["parameters", "seconds", "device"]]
     return table.reset_index()
 
 
@@ -195,13 +197,19 @@ def answers(
 
 def score_lines(own: pd.DataFrame) -> str:
     """One line for each model, the best first."""
-    heads = ["model", "parameters", "score", "error", "seed deviation", "gap", "seconds"]
+    heads = ["model", "parameters", "seeds", "score", "error", "seed deviation", "gap", "seconds"]
     rows = []
     for _, line in own.sort_values("score").iterrows():
+        trained = pd.notna(line.get("parameters"))
         cells = [str(line["model"]), number(line.get("parameters"), ",.0f")]
-        cells += [number(line["score"], ".4f"), number(line["error"], ".4f")]
+        cells += [
+            f"{line['seeds']}" if trained else "",
+            number(line["score"], ".4f"),
+            number(line["error"], ".4f"),
+        ]
         cells += [number(line["seed_deviation"], ".4f"), number(line["gap"], "+.4f")]
-        rows.append([*cells, number(line.get("seconds"), ".1f")])
+        seconds = f"{line['seconds']:.1f} {line['device']}" if trained else ""
+        rows.append([*cells, seconds])
     failed = [
         f"{line['model']}: {line[what]:.0f} {what}."
         for _, line in own.iterrows()

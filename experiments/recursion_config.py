@@ -81,12 +81,15 @@ QUICK = Config(
 SETTINGS = tuple(
     field.name
     for field in dataclasses.fields(Config)
-    if field.name not in ("worlds", "models", "minutes", "out")
+    if field.name not in ("worlds", "models", "num_seeds", "minutes", "out")
 )
 
 
 def check_settings(config: Config, path: Path) -> None:
-    """Raise `ValueError` if the folder holds scores of other settings."""
+    """Raise `ValueError` if the folder holds scores of other settings.
+
+    Cells may have different numbers of seeds: seed 0 is the same whatever their number.
+    """
     unknown = [name for name in config.models if name not in NETWORKS]
     if unknown:
         raise ValueError(f"unknown models {unknown}; there are {list(NETWORKS)}.")

@@ -21,6 +21,8 @@ import jax
 import matplotlib
 import pytest
 
+from seconds import Clock, Marks
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 jax.config.update("jax_enable_x64", True)
@@ -35,6 +37,16 @@ gc.set_threshold(50_000, 20, 20)
 # (vm.max_map_count), and the compiler crashes when it gets no more.
 MAX_MAPPINGS = 15_000
 MAPPINGS = Path("/proc/self/maps")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seconds", type=Path, help="a file to write the seconds of every test to")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Marks())
+    if config.option.seconds is not None:
+        config.pluginmanager.register(Clock(config.option.seconds))
 
 
 @pytest.fixture(autouse=True, scope="module")

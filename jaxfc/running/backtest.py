@@ -64,7 +64,7 @@ def backtest(
     `batch_size` needs more than `memory_budget`; `RuntimeError` that names the origins of a task
     that failed or was lost on a cluster. Failed estimations do not raise, see `Backtest.okay`.
     """
-    check_counts(horizon=horizon)
+    check_counts(horizon=horizon, batch_size=1 if batch_size is None else batch_size)
     if key is not None:
         check_key(key)
     if delays is not None:

@@ -104,6 +104,11 @@ def test_a_batch_beyond_the_budget_is_refused(panel):
         backtest(FACTORS, panel, ORIGINS, **OPTIONS, memory_budget=1000)
 
 
+def test_an_empty_batch_is_refused_by_every_engine(panel):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        backtest(FACTORS, panel, ORIGINS, batch_size=0, engine=Elsewhere([]))
+
+
 def test_chosen_devices(panel, here):
     engine = Local(jax.local_devices()[:1])
     check_same(backtest(FACTORS, panel, ORIGINS, **OPTIONS, engine=engine), here)
