@@ -26,8 +26,12 @@ from seconds import Clock, Marks
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+# A first run keeps only what took some time to compile: to write the tens of thousands of single
+# operations costs a third of their compilation. The next run keeps them too. Workers are told.
+CACHE = REPOSITORY / ".jax_cache"
+first = os.environ.setdefault("JAXFC_FIRST_RUN", str(int(not CACHE.exists())))
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1 if first == "1" else 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 matplotlib.use("Agg")
 # Tracing makes many objects and hardly any cycles: the default of 700 looks through them too often.
