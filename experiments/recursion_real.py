@@ -15,7 +15,7 @@ losses (means over assets and seeds) of all folds, Bartlett.
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -227,11 +227,15 @@ def simple_losses(truth: Array, laws: dict[str, Anchor]) -> dict[str, Losses]:
 
 
 def network_losses(
-    name: str, values: Array, laws: dict[str, Anchor], config: Config
+    name: str,
+    networks: Mapping[str, Contender],
+    values: Array,
+    laws: dict[str, Anchor],
+    config: Config,
 ) -> tuple[Losses, int]:
     """Those of a network trained in all folds, and how many trainings diverged."""
-    contender = NETWORKS[name]
-    key = jax.random.fold_in(jax.random.key(config.seed), list(NETWORKS).index(name))
+    contender = networks[name]
+    key = jax.random.fold_in(jax.random.key(config.seed), list(networks).index(name))
     keys = jax.vmap(lambda k: numbered_keys(k, config.num_seeds))(numbered_keys(key, len(values)))
     together = jax.default_backend() != "cpu"
     run = jax.jit(trained_and_predicted(contender, config, together=together))
@@ -241,41 +245,63 @@ def network_losses(
     return Losses(daily, parameters), int(got.diverged.sum())
 
 
-def run(config: Config) -> pd.DataFrame:
-    """Losses of all models in `daily/`; `table.csv`, `pairs.csv` and `answers.md` from them."""
-    folder = Path(config.out)
+def networks_found(
+    networks: Mapping[str, Contender],
+    values: Array,
+    laws: dict[str, Anchor],
+    config: Config,
+    folder: Path,
+) -> dict[str, Losses]:
+    """Losses of the networks of the study, each kept in `daily/` when it is there."""
     (folder / "daily").mkdir(parents=True, exist_ok=True)
-    folds = folds_of(config)
-    values = jnp.asarray(np.stack([fold.values for fold in folds]), jnp.result_type(float))
-    truth = values[:, -config.test_size :]
-    laws_of = jax.jit(partial(simple_laws, first=config.past, split=config.split))
-    laws = jax.tree.map(lambda *parts: jnp.stack(parts), *(laws_of(rows) for rows in values))
-    found = simple_losses(truth, laws)
+    found = {}
     for name in config.models:
         path = folder / "daily" / f"{name.replace(',', '').replace(' ', '_')}.npz"
         if not path.exists():
-            losses, diverged = network_losses(name, values, laws, config)
+            losses, diverged = network_losses(name, networks, values, laws, config)
             np.savez(path, **losses._asdict())
             print(f"{name}: {losses.daily.mean():.4f}, {diverged} diverged", flush=True)
         with np.load(path) as kept:
             found[name] = Losses(kept["daily"], int(kept["parameters"]))
-    dates = pd.DatetimeIndex(np.concatenate([fold.dates for fold in folds]))
+    return found
+
+
+def stacked(folds: list[Fold]) -> tuple[Array, pd.DatetimeIndex]:
+    """Returns (folds, time, series) and the dates tested."""
+    values = jnp.asarray(np.stack([fold.values for fold in folds]), jnp.result_type(float))
+    return values, pd.DatetimeIndex(np.concatenate([fold.dates for fold in folds]))
+
+
+def run(config: Config) -> pd.DataFrame:
+    """Losses of all models in `daily/`; `table.csv`, `pairs.csv` and `answers.md` from them."""
+    folder, folds = Path(config.out), folds_of(config)
+    values, dates = stacked(folds)
+    truth = values[:, -config.test_size :]
+    laws_of = jax.jit(partial(simple_laws, first=config.past, split=config.split))
+    laws = jax.tree.map(lambda *parts: jnp.stack(parts), *(laws_of(rows) for rows in values))
+    found = simple_losses(truth, laws)
+    found |= networks_found(NETWORKS, values, laws, config, folder)
     return write_real_tables(folder, found, dates, len(folds))
 
 
-def main() -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def settings(doc: str | None, full: Config, quick: Config) -> Config:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="four stocks, two folds, few steps")
     parser.add_argument("--seeds", type=int, dest="num_seeds")
     parser.add_argument("--steps", type=int, dest="num_steps")
     parser.add_argument("--models", nargs="+", help="names of networks")
     parser.add_argument("--out", help="folder of the tables")
     options = vars(parser.parse_args())
-    base = QUICK if options.pop("quick") else Config()
+    base = quick if options.pop("quick") else full
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None}
     jax.config.update("jax_default_matmul_precision", "highest")
-    run(dataclasses.replace(base, **given))
+    return dataclasses.replace(base, **given)
+
+
+def main() -> None:
+    """Read the command line and run."""
+    run(settings(__doc__, Config(), QUICK))
 
 
 if __name__ == "__main__":

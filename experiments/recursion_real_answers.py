@@ -1,6 +1,6 @@
 """Tables, tests and the verdict of the study of recursion on stocks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,7 @@ PAIRS = (
     ("GARCH anchor, recursion", "asymmetric GARCH"),
     ("GARCH anchor, recurrence", "asymmetric GARCH"),
 )
-HEAD = """# Stocks, one day ahead: does recursion help?
+HEAD = """# {title}: does recursion help?
 
 {num_days:,} test days in {folds} folds, {first:%Y-%m-%d} to {last:%Y-%m-%d}; Gaussian negative
 log-likelihood in nats per asset and day of returns in percent, lower is better. Networks: means
@@ -47,10 +47,17 @@ class Kept(Protocol):
 
 
 def write_real_tables(
-    folder: Path, found: Mapping[str, Kept], dates: pd.DatetimeIndex, num_folds: int
+    folder: Path,
+    found: Mapping[str, Kept],
+    dates: pd.DatetimeIndex,
+    num_folds: int,
+    *,
+    title: str = "Stocks, one day ahead",
+    reference: str = REFERENCE,
+    tested: Sequence[tuple[str, str]] = PAIRS,
 ) -> pd.DataFrame:
     """`table.csv`, `pairs.csv` and `answers.md`."""
-    table, pairs = real_table(found), real_pairs(found)
+    table, pairs = real_table(found, reference), real_pairs(found, tested)
     table.to_csv(folder / "table.csv", index=False, float_format="%.6g")
     pairs.to_csv(folder / "pairs.csv", index=False, float_format="%.6g")
     seeds = max(len(losses.daily) for losses in found.values())
@@ -60,7 +67,8 @@ def write_real_tables(
         first=dates[0],
         last=dates[-1],
         seeds=seeds,
-        reference=REFERENCE,
+        reference=reference,
+        title=title,
     )
     text = [head, real_lines(table)]
     if not pairs.empty:
@@ -75,7 +83,7 @@ def compared_daily(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, 
     return float(test.mean_difference), float(test.statistic), float(test.p_value)
 
 
-def real_table(found: Mapping[str, Kept]) -> pd.DataFrame:
+def real_table(found: Mapping[str, Kept], reference: str) -> pd.DataFrame:
     """Mean scores, seed deviations and tests against the reference."""
     lines = []
     for name, losses in found.items():
@@ -83,15 +91,15 @@ def real_table(found: Mapping[str, Kept]) -> pd.DataFrame:
         line: dict[str, object] = {"model": name, "parameters": losses.parameters or np.nan}
         line |= {"score": by_seed.mean()}
         line["seed_deviation"] = by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan
-        _, line["DM"], line["p"] = compared_daily(losses.daily, found[REFERENCE].daily)
+        _, line["DM"], line["p"] = compared_daily(losses.daily, found[reference].daily)
         lines.append(line)
     return pd.DataFrame(lines).sort_values("score")
 
 
-def real_pairs(found: Mapping[str, Kept]) -> pd.DataFrame:
+def real_pairs(found: Mapping[str, Kept], tested: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """The pairs that are there."""
     lines = []
-    for first, second in PAIRS:
+    for first, second in tested:
         if first in found and second in found:
             values = compared_daily(found[first].daily, found[second].daily)
             line = dict(zip(("difference", "DM", "p"), values, strict=True))
