@@ -1,15 +1,16 @@
 """Seconds of the tests: which are long, and how the table of them is made.
 
-`seconds.csv` says of a test how many CPU seconds it takes alone, its fixtures included, in a first
-run, which compiles everything. What takes `LONG` of them or more is marked `long` and left out of
-the default run. New tests are in no table and run by default; `make seconds` makes the table anew.
+`seconds.csv` says of a test how many CPU seconds it takes alone, its fixtures and the processes
+that it starts included, in a first run, which compiles everything. What takes `LONG` of them or
+more is marked `long` and left out of the default run. New tests are in no table and run by default;
+`make seconds` makes the table anew.
 
     python tests/seconds.py RAW    makes seconds.csv of what `pytest --seconds=RAW` wrote
 """
 
 import csv
+import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,11 @@ def write_table(raw):
     print(f"{len(found)} tests, {sum(s >= LONG for s in found.values())} of them long")
 
 
+def cpu_seconds():
+    """Of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
 class Marks:
     """Marks long tests before pytest chooses by mark."""
 
@@ -61,16 +67,16 @@ class Clock:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef, request):
-        start = time.process_time()
+        start = cpu_seconds()
         yield
         key = fixturedef.baseid, fixturedef.argname, getattr(request, "param_index", 0)
-        self.fixtures[key] = time.process_time() - start
+        self.fixtures[key] = cpu_seconds() - start
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item):
-        start = time.process_time()
+        start = cpu_seconds()
         yield
-        spent = time.process_time() - start
+        spent = cpu_seconds() - start
         indices = item.callspec.indices if hasattr(item, "callspec") else {}
         for name in item.fixturenames:
             for definition in item._fixtureinfo.name2fixturedefs.get(name, ())[-1:]:
