@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.scipy.stats import multivariate_normal
 
 from experiments.recursion_models import HALF_LIVES, Anchor, Contender, DecayingOnceNet
 from experiments.recursion_real import (
@@ -29,11 +30,12 @@ from experiments.recursion_real import (
     settings,
     simple_laws,
     stacked,
+    variance_model,
 )
 from experiments.recursion_real_answers import write_real_tables
 from jaxfc.recursive import DecayingNet, LowRankHead
 from jaxfc.typing import Array, Float
-from jaxfc.volatility import GARCH, CorrelationModel, VarianceModel, ZeroMean
+from jaxfc.volatility import GARCH, CorrelationModel
 
 HEAD = LowRankHead(3)
 # Widths give about 14,300 numbers each with five outputs a stock.
@@ -51,11 +53,8 @@ NETWORKS = {
 REFERENCE = "GARCH, DCC"
 PAIRS = (
     *(
-        (f"{anchor} anchor, recursion", f"{anchor} anchor, net once")
-        for anchor in ("GARCH", "EWMA")
-    ),
-    *(
-        (f"{anchor} anchor, recursion", f"{anchor} anchor, recurrence")
+        (f"{anchor} anchor, recursion", f"{anchor} anchor, {rival}")
+        for rival in ("net once", "recurrence")
         for anchor in ("GARCH", "EWMA")
     ),
     ("recurrence, recursion", "recurrence"),
@@ -71,10 +70,7 @@ PAIRS = (
 
 def joint_loss(errors: Float[Array, " series"], cov: Float[Array, "series series"]) -> Array:
     """-ln N(errors; 0, cov) per series."""
-    chol = jnp.linalg.cholesky(cov)
-    white = jax.scipy.linalg.solve_triangular(chol, errors, lower=True)
-    log_det = jnp.sum(jnp.log(jnp.diagonal(chol)))
-    return (0.5 * white @ white + log_det) / len(errors) + 0.5 * jnp.log(2.0 * jnp.pi)
+    return -multivariate_normal.logpdf(errors, jnp.zeros_like(errors), cov) / len(errors)
 
 
 def constant_corr_losses(
@@ -116,7 +112,7 @@ def dcc_losses(
     """DCC(1, 1) on GARCH(1, 1), both estimated on the training days."""
     errors = values - jnp.mean(values[first:split], axis=0)
     seen = jnp.ones(errors.shape, bool)
-    model = CorrelationModel(margins=VarianceModel(GARCH(), mean=ZeroMean(), start="arch"))
+    model = CorrelationModel(margins=variance_model(GARCH()))
     fitted = model.estimate(errors[first:split], seen[first:split]).given(errors, seen)
     return jax.vmap(joint_loss)(errors, fitted.covs[:-1])
 

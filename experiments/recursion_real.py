@@ -138,20 +138,27 @@ def folds_of(config: Config) -> list[Fold]:
     return found if config.num_folds is None else found[-config.num_folds :]
 
 
+def variance_model(process: GARCH) -> VarianceModel:
+    """Of returns around the mean of the training days, from the variance of the very first days:
+    what precedes the first row would else be an average over days to come."""
+    return VarianceModel(process, mean=ZeroMean(), start="arch")
+
+
 def simple_laws(values: Float[Array, "time series"], first: int, split: int) -> dict[str, Anchor]:
     """Moments of every day from the days before it, with the parameters of the days from `first`
     to `split`."""
     span = Span(*(jnp.asarray(day) for day in (first, split, split, split)))
     seen = jnp.ones(values.shape, bool)
 
-    # Around the mean of the training days, and from the variance of the very first days: what
-    # precedes the first row would else be an average over days to come.
     mean = jnp.mean(values[first:split], axis=0)
     centred = values - mean
 
     def conditional(process: GARCH) -> Anchor:
-        model = VarianceModel(process, mean=ZeroMean(), start="arch")
-        fitted = model.estimate(centred[first:split], seen[first:split]).given(centred, seen)
+        fitted = (
+            variance_model(process)
+            .estimate(centred[first:split], seen[first:split])
+            .given(centred, seen)
+        )
         return Anchor(jnp.broadcast_to(mean, values.shape), jnp.sqrt(fitted.filtered().past))
 
     return {

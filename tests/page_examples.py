@@ -11,8 +11,9 @@ from test_readme import FENCE, REPOSITORY
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 
 
-def run_examples(page, *, rtol, atol):
-    """Run the blocks of a page in order; a text block is what the Python before it printed."""
+def printed_and_shown(page):
+    """Runs the blocks of a page in order; of each text block, what the Python before it printed and
+    what the page shows."""
     examples = FENCE.findall((REPOSITORY / "docs" / page).read_text())
     assert any(language == "python" for language, _ in examples)
     namespace: dict[str, object] = {"__name__": page}
@@ -23,7 +24,13 @@ def run_examples(page, *, rtol, atol):
                 exec(compile(block, f"docs/{page}, block {number}", "exec"), namespace)
             printed = out.getvalue()
         elif language == "text":
-            assert_shown(printed, block, rtol=rtol, atol=atol)
+            yield printed, block
+
+
+def run_examples(page, *, rtol, atol):
+    """Run a page; all that it shows is what is printed."""
+    for printed, shown in printed_and_shown(page):
+        assert_shown(printed, shown, rtol=rtol, atol=atol)
 
 
 def assert_shown(printed, shown, *, rtol, atol, number=NUMBER):

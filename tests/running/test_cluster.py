@@ -23,9 +23,9 @@ ON_RAY = """
 import json
 import numpy as np
 import ray
-from ray.cluster_utils import Cluster
 from jaxfc.running.cluster import Ray
 from toy_study import toy_study
+from two_machines import connected
 
 # Chunks long enough to be killed in.
 STUDY = toy_study(grid=[{"num_times": 20_000, "missing": 0.2}, {"num_times": 20_000}], num_paths=48,
@@ -45,12 +45,7 @@ class Killing:
 
 if __name__ == "__main__":
     seen, killed = [], []
-    memory = {"object_store_memory": 80_000_000}
-    health = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000}
-    first = {"num_cpus": 1, "_system_config": health, **memory}
-    machines = Cluster(initialize_head=True, head_node_args=first)
-    second = machines.add_node(num_cpus=1, **memory)
-    ray.init(address=machines.address, log_to_driver=False)
+    machines, second = connected()
     result = STUDY.run(sys.argv[1], key=KEY, engine=Killing())
     said = {"killed": killed, "seen": seen}
     for name, engine, budget in (("large", Ray(num_cpus=9), None), ("failing", Ray(), 1000)):
@@ -68,10 +63,10 @@ BACKTEST_ON_RAY = """
 import json
 import numpy as np
 import ray
-from ray.cluster_utils import Cluster
 from jaxfc import Panel, Ray, Rolling, backtest
 from jaxfc.factors import EM, DynamicFactorModel
 from reliability.fits import frame_of
+from two_machines import connected
 
 MODEL = DynamicFactorModel(1, 1, method=EM(max_steps=2_000))
 PANEL = Panel.from_frame(frame_of(0))
@@ -94,12 +89,7 @@ def numbers(store, engine=None, **options):
 
 if __name__ == "__main__":
     seen, said = [], {}
-    memory = {"object_store_memory": 80_000_000}
-    health = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000}
-    first = {"num_cpus": 1, "_system_config": health, **memory}
-    machines = Cluster(initialize_head=True, head_node_args=first)
-    second = machines.add_node(num_cpus=1, **memory)
-    ray.init(address=machines.address, log_to_driver=False)
+    machines, second = connected()
     spread = numbers(sys.argv[1], Killing())
     try:
         numbers(sys.argv[2], Ray(), memory_budget=1000)
